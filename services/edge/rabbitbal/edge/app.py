@@ -1,0 +1,221 @@
+"""The data path: from an ASGI request to an ASGI response. Raw ASGI, as a framework would cost more than the work."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from typing import Any
+
+import structlog
+
+from rabbitbal.edge.forwarding import Peer, TrustedProxies, request_fields, response_fields
+from rabbitbal.edge.pending import Ending, Order, Pending, Ticket
+from rabbitbal.edge.protocol import TARGET
+from rabbitbal.edge.settings import Settings
+from rabbitbal.wire import topology
+from rabbitbal.wire.errors import WireError
+from rabbitbal.wire.fields import Fields, content_length, first, values
+from rabbitbal.wire.message import Request, Response, encode_request
+from rabbitbal.wire.reasons import ERROR_FIELD, Reason, error_response
+
+log = structlog.get_logger()
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+RESERVED = b"/_rabbitbal/"
+
+# RFC 9110 §9.2.2: "Of the request methods defined by this specification, PUT, DELETE, and safe request methods are
+# idempotent." Safe: GET, HEAD, OPTIONS, TRACE (§9.2.1).
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+
+_ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://([^/?#]*)([^#]*)")
+
+
+class Refused(Exception):
+    """The request ends here, before it was published."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class Edge:
+    """The ASGI application."""
+
+    def __init__(self, settings: Settings, pending: Pending, admin: App) -> None:
+        self._settings = settings
+        self._pending = pending
+        self._admin = admin
+        self._proxies = TrustedProxies(settings.trusted_proxies)
+        self._date = (0, b"")
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"unexpected scope {scope['type']}")
+        if scope["raw_path"].startswith(RESERVED):
+            await self._admin(scope, receive, send)
+            return
+        try:
+            ending = await self._carry(scope, receive)
+        except Refused as refused:
+            self._pending.endings[refused.reason] = self._pending.endings.get(refused.reason, 0) + 1
+            log.info("request.refused", reason=refused.reason.value, target=_printable(scope))
+            await self._refuse(scope, send, refused.reason)
+        except Exception:
+            log.exception("edge.defect", target=_printable(scope))
+            await self._refuse(scope, send, Reason.EDGE_ERROR)
+        else:
+            if ending is not None and ending.reason is not Reason.CLIENT_GONE:
+                await self._answer(scope, send, ending.response, self._exposed(ending), close=self.draining)
+
+    async def _carry(self, scope: Scope, receive: Receive) -> Ending | None:
+        """The ending of the request, or None when the client left before it had sent it whole."""
+        target, fields = _target(scope)
+        body = await self._body(fields, receive)
+        if body is None:
+            return None
+        peer = self._peer(scope)
+        try:
+            payload = encode_request(
+                Request(scope["method"], target, request_fields(fields, peer, scope["http_version"]), body)
+            )
+        except WireError as error:
+            log.debug("request.bad", error=str(error))
+            raise Refused(Reason.BAD_REQUEST) from error
+        settings = self._settings
+        order = Order(
+            payload=payload,
+            route=topology.DEFAULT_ROUTE,
+            repeatable=scope["method"] in IDEMPOTENT or first(fields, b"idempotency-key") is not None,
+            timeout=settings.timeout,
+            route_grace=settings.route_grace,
+            broker_grace=settings.broker_grace,
+        )
+        watch: asyncio.Task[None] | None = None
+
+        def begin(ticket: Ticket) -> None:
+            nonlocal watch
+            watch = asyncio.get_running_loop().create_task(_watch(receive, ticket))
+
+        try:
+            ending = await self._pending.run(order, begin)
+        finally:
+            if watch is not None:
+                watch.cancel()
+        return self._checked(ending, scope["method"])
+
+    async def _body(self, fields: Fields, receive: Receive) -> bytes | None:
+        limit = self._settings.body_limit
+        try:
+            declared = content_length(fields)
+        except WireError as error:
+            raise Refused(Reason.BAD_REQUEST) from error
+        if declared is not None and declared > limit:
+            raise Refused(Reason.BODY_TOO_LARGE)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            event = await receive()
+            if event["type"] == "http.disconnect":
+                return None
+            if part := event.get("body", b""):
+                parts.append(part)
+                size += len(part)
+                if size > limit:
+                    raise Refused(Reason.BODY_TOO_LARGE)
+            if not event.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _peer(self, scope: Scope) -> Peer:
+        address = scope["client"][0] if scope["client"] else ""
+        return Peer(address, scope["scheme"], self._proxies.trusts(address))
+
+    def _checked(self, ending: Ending, method: str) -> Ending:
+        """Refuse an answer whose declared length is not that of its body, where a body belongs (RFC 9110 §8.6)."""
+        response = ending.response
+        if method == "HEAD" or response.status in (204, 304):
+            return ending
+        declared = content_length(response.fields)
+        if declared is not None and declared != len(response.body):
+            reason = Reason.BAD_RESPONSE
+            return Ending(error_response(reason), reason, ending.worker, ending.attempt, ending.total, ending.app)
+        return ending
+
+    def _exposed(self, ending: Ending) -> Fields:
+        fields = [] if ending.reason is None else [(ERROR_FIELD.lower(), ending.reason.value.encode())]
+        if not self._settings.expose_worker or ending.worker is None:
+            return fields
+        app = ending.app or 0.0
+        timing = f"queue;dur={max(ending.total - app, 0) * 1000:.2f}, app;dur={app * 1000:.2f}"
+        return [
+            *fields,
+            (b"rabbitbal-worker", ending.worker.encode("ascii", "replace")),
+            (b"rabbitbal-attempt", b"%d" % ending.attempt),
+            (b"server-timing", timing.encode()),
+        ]
+
+    async def _refuse(self, scope: Scope, send: Send, reason: Reason) -> None:
+        """An answer given before the request was read to its end: the connection cannot be used again."""
+        extra = [(ERROR_FIELD.lower(), reason.value.encode())]
+        await self._answer(scope, send, error_response(reason), extra, close=True)
+
+    async def _answer(self, scope: Scope, send: Send, response: Response, extra: Fields, *, close: bool) -> None:
+        status, body = response.status, response.body
+        fields = response_fields(response.fields, scope["http_version"], self._now()) + extra
+        if status in (204, 304):
+            # RFC 9110 §8.6: no Content-Length in a 204. In a 304 it is optional, and uvicorn wants what is declared.
+            fields, body = [field for field in fields if field[0].lower() != b"content-length"], b""
+        elif scope["method"] == "HEAD":
+            body = b""
+        elif first(fields, b"content-length") is None:
+            fields.append((b"content-length", b"%d" % len(body)))
+        if close:
+            fields.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": fields})
+        await send({"type": "http.response.body", "body": body})
+
+    def _now(self) -> bytes:
+        """The Date field, made once a second."""
+        second = int(asyncio.get_running_loop().time())
+        if self._date[0] != second:
+            self._date = (second, formatdate(usegmt=True).encode())
+        return self._date[1]
+
+
+async def _watch(receive: Receive, ticket: Ticket) -> None:
+    """Once the body is in, the only event to come is that the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    ticket.settle(Reason.CLIENT_GONE)
+
+
+def _target(scope: Scope) -> tuple[bytes, Fields]:
+    """The request target in origin form, and the fields with the Host that it implies.
+
+    RFC 9112 §3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
+    lacks a Host header field and to any request message that contains more than one Host header field line". §3.2.2: a proxy
+    given the absolute form "MUST ignore the received Host header field (if any) and instead replace it with the host
+    information of the request-target".
+    """
+    fields: Fields = list(scope["headers"])
+    hosts = sum(1 for _ in values(fields, b"host"))
+    if hosts > 1 or (hosts == 0 and scope["http_version"] == "1.1"):
+        raise Refused(Reason.BAD_REQUEST)
+    target: bytes = scope[TARGET]
+    if target.startswith(b"/"):
+        return target.partition(b"#")[0], fields
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise Refused(Reason.BAD_REQUEST)
+    host, rest = absolute[1].rpartition(b"@")[2], absolute[2]
+    fields = [(b"host", host), *(field for field in fields if field[0] != b"host")]
+    return (rest if rest.startswith(b"/") else b"/" + rest), fields
+
+
+def _printable(scope: Scope) -> str:
+    target: bytes = scope.get(TARGET, b"")
+    return target[:200].decode("latin-1")

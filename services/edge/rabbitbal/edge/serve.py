@@ -1,0 +1,103 @@
+"""The edge as a service: starts, serves until told to stop, finishes what is in flight, leaves."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+
+from rabbitbal.edge import admin
+from rabbitbal.edge.app import Edge
+from rabbitbal.edge.broker import EdgeBroker
+from rabbitbal.edge.pending import Pending
+from rabbitbal.edge.protocol import EdgeProtocol
+from rabbitbal.edge.settings import Settings
+from rabbitbal.runtime import logs
+from rabbitbal.runtime.broker import Server
+from rabbitbal.runtime.lifecycle import Stop, instance_name, keep_ready_file
+from rabbitbal.runtime.settings import SettingsError
+
+log = structlog.get_logger()
+
+# How long answers carry `Connection: close` before the listener goes: clients move their connections elsewhere.
+FAREWELL = 1.0
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the caller's."""
+        yield
+
+
+async def serve(settings: Settings, stop: Stop) -> None:
+    """Until ``stop`` is asked for and the requests in flight are answered, or it is insisted on."""
+    edge_id = settings.edge_id or instance_name()
+    logs.configure("edge", edge_id, settings.log_level)
+    broker = EdgeBroker(Server(settings.broker_url, settings.broker_password_file), edge_id)
+    pending = Pending(edge_id, broker, settings.max_pending, settings.buffer_limit)
+    broker.lost, broker.reply = pending.broker_lost, pending.reply
+
+    server: uvicorn.Server
+
+    def ready() -> bool:
+        return broker.up() and server.started and not stop.asked.is_set()
+
+    try:
+        app = Edge(settings, pending, admin.build(edge_id, settings, pending, ready))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise SettingsError(f"RABBITBAL_TRUSTED_PROXIES: {error}") from error
+    server = _server(settings, app)
+
+    async with asyncio.TaskGroup() as group:
+        background = [
+            group.create_task(broker.run_publisher()),
+            group.create_task(broker.run_consumer()),
+            group.create_task(keep_ready_file(ready)),
+        ]
+        serving = group.create_task(server.serve())
+        await _first(serving, stop.asked)
+        app.draining = True
+        log.info("edge.draining", pending=len(pending))
+        await _first(serving, stop.insisted, timeout=FAREWELL)
+        server.should_exit = True
+        await _first(serving, stop.insisted)
+        server.force_exit = stop.insisted.is_set()
+        await serving
+        for task in background:
+            task.cancel()
+    log.info("edge.stopped")
+
+
+def _server(settings: Settings, app: Edge) -> uvicorn.Server:
+    EdgeProtocol.header_limit = settings.header_limit
+    EdgeProtocol.target_limit = settings.target_limit
+    return _Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            http=EdgeProtocol,
+            ws="none",
+            lifespan="off",
+            loop="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            # Longer than nginx keeps an idle connection, so that it is nginx who closes (no race with a new request).
+            timeout_keep_alive=75,
+            backlog=4096,
+        )
+    )
+
+
+async def _first(task: "asyncio.Task[None]", event: asyncio.Event, timeout: float | None = None) -> None:
+    """Until the task is done or the event is set, at most ``timeout`` seconds."""
+    waiter = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({task, waiter}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiter.cancel()

@@ -1,0 +1,84 @@
+"""One line per ended request, put together from the copies of the request and of its ending."""
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from rabbitbal.wire.envelope import Envelope, Kind
+from rabbitbal.wire.fields import first
+from rabbitbal.wire.message import Request, decode_request, decode_response
+
+
+@dataclass(slots=True)
+class _Open:
+    """A request whose ending has not been seen."""
+
+    seen: float
+    edge: str
+    route: str | None
+    attempts: int
+    request: Request
+
+
+class AccessLog:
+    """Pairs requests with endings. Remembers at most ``limit`` open requests; the oldest are forgotten and counted."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+        self.forgotten = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def see(self, envelope: Envelope, payload: bytes, now: float | None = None) -> dict[str, Any] | None:
+        """The line that a message completes, or None. Raises WireError for a payload that is not HTTP."""
+        now = time.time() if now is None else now
+        if envelope.kind is Kind.REQUEST:
+            self._request(envelope, payload, now)
+            return None
+        if envelope.kind is Kind.RESPONSE:
+            response = decode_response(payload)
+            line: dict[str, Any] = {"status": response.status, "bytes": len(response.body), "worker": envelope.app_id}
+            if envelope.duration is not None:
+                line["app_ms"] = round(envelope.duration / 1000, 2)
+        elif envelope.kind is Kind.ENDED:
+            line = {"status": envelope.status, "bytes": 0, "worker": None}
+        else:
+            return None
+        known = self._open.pop(envelope.correlation_id, None)
+        line |= {"id": envelope.correlation_id, "attempt": envelope.attempt, "reason": envelope.reason}
+        if known is None:
+            # A second answer, an answer behind the ending, or a request from before this tap's time.
+            return line | {"unmatched": True}
+        request = known.request
+        return line | {
+            "method": request.method,
+            "target": _text(request.target),
+            "host": _text(first(request.fields, b"host")),
+            "client": _text(first(request.fields, b"x-forwarded-for")),
+            "agent": _text(first(request.fields, b"user-agent")),
+            "referer": _text(first(request.fields, b"referer")),
+            "route": known.route,
+            "pool": envelope.pool,
+            "edge": known.edge,
+            "request_bytes": len(request.body),
+            "total_ms": round((now - known.seen) * 1000, 2),
+        }
+
+    def _request(self, envelope: Envelope, payload: bytes, now: float) -> None:
+        known = self._open.get(envelope.correlation_id)
+        if known is not None:
+            known.attempts = max(known.attempts, envelope.attempt)
+            return
+        self._open[envelope.correlation_id] = _Open(
+            now, envelope.app_id, envelope.route, envelope.attempt, decode_request(payload)
+        )
+        if len(self._open) > self._limit:
+            self._open.popitem(last=False)
+            self.forgotten += 1
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value[:1000].decode("utf-8", "replace")

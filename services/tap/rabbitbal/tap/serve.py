@@ -1,0 +1,46 @@
+"""The tap as a service: consumes its own bounded queue and writes the access log."""
+
+import asyncio
+
+import structlog
+
+from rabbitbal.runtime import logs
+from rabbitbal.runtime.broker import Delivery, Link, Server, Session, consume
+from rabbitbal.runtime.lifecycle import Stop, instance_name, keep_ready_file
+from rabbitbal.tap.access_log import AccessLog
+from rabbitbal.tap.settings import Settings
+from rabbitbal.wire import topology
+from rabbitbal.wire.errors import WireError
+
+log = structlog.get_logger()
+
+
+async def serve(settings: Settings, stop: Stop) -> None:
+    """Until ``stop`` is asked for."""
+    tap_id = instance_name()
+    logs.configure("tap", tap_id, settings.log_level)
+    access = AccessLog(settings.open_limit)
+
+    async def received(delivery: Delivery) -> None:
+        try:
+            line = access.see(delivery.envelope(), delivery.body)
+            if line is not None:
+                log.info("access", **line)
+        except WireError as error:
+            log.warning("tap.bad_message", error=str(error))
+        await delivery.ack()
+
+    async def setup(session: Session) -> None:
+        channel = await session.channel(prefetch=settings.tap_prefetch)
+        await consume(channel, topology.TAP_LOG, received)
+
+    link = Link(tap_id, Server(settings.broker_url, settings.broker_password_file), setup)
+    async with asyncio.TaskGroup() as group:
+        background = [
+            group.create_task(link.run()),
+            group.create_task(keep_ready_file(link.up.is_set)),
+        ]
+        await stop.asked.wait()
+        for task in background:
+            task.cancel()
+    log.info("tap.stopped", open=len(access), forgotten=access.forgotten)

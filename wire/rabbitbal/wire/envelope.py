@@ -1,0 +1,138 @@
+"""The envelope of a message: what its AMQP properties and headers say.
+
+docs/wire-format.md is the specification. Whatever comes off the broker is checked here, once, before anything is done
+with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from rabbitbal.wire.errors import WireError
+from rabbitbal.wire.reasons import Reason
+
+VERSION = 1
+
+
+class Kind(StrEnum):
+    """The AMQP property ``type``."""
+
+    REQUEST = "request"
+    RESPONSE = "response"
+    # worker -> edge: this request has been running for a while, and I run it.
+    CLAIM = "claim"
+    # worker -> edge: the broker gave me this request for the second time; decide what becomes of it.
+    REDELIVERED = "redelivered"
+    # edge -> worker: nobody waits for this request any longer.
+    CANCEL = "cancel"
+    # edge -> events: a request ended and no worker's response says so.
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Properties and headers of one message. Fields that a kind does not use are None and are not sent."""
+
+    kind: Kind
+    correlation_id: str
+    """Names the request. 128 random bits: who was not given the request cannot answer it."""
+    app_id: str
+    """Id of the edge or worker that sent the message."""
+    reply_to: str | None = None
+    """Routing key, on the responses exchange, of the edge that waits."""
+    expiration: int | None = None
+    """Milliseconds that the message may wait in a queue."""
+    attempt: int = 1
+    """1 for the first publication of a request; replies repeat the attempt that they belong to."""
+    deadline: int | None = None
+    """Milliseconds since the Unix epoch; no worker starts the request after it, and a running one is cancelled."""
+    repeatable: bool | None = None
+    """Whether the request may run a second time."""
+    route: str | None = None
+    pool: str | None = None
+    reason: Reason | None = None
+    status: int | None = None
+    """On an `ended` event: the status that the client got."""
+    duration: int | None = None
+    """Microseconds: of the application (on a response) or of the whole request (on `ended`)."""
+    traceparent: str | None = None
+
+    def headers(self) -> dict[str, Any]:
+        """The AMQP headers: what no standard property can carry."""
+        sent: dict[str, Any] = {"version": VERSION, "attempt": self.attempt}
+        for name in ("deadline", "repeatable", "route", "pool", "status", "duration", "traceparent"):
+            value = getattr(self, name)
+            if value is not None:
+                sent[name] = value
+        if self.reason is not None:
+            sent["reason"] = self.reason.value
+        return sent
+
+
+_TYPES: dict[str, type] = {
+    "deadline": int,
+    "repeatable": bool,
+    "route": str,
+    "pool": str,
+    "status": int,
+    "duration": int,
+    "traceparent": str,
+}
+
+
+def parse_envelope(
+    *,
+    kind: str | None,
+    correlation_id: str | None,
+    app_id: str | None,
+    reply_to: str | None,
+    headers: Mapping[str, Any],
+) -> Envelope:
+    """The envelope of a received message. Raises WireError naming what is missing or wrong.
+
+    The expiration is the broker's business and is not read back.
+    """
+    try:
+        known = Kind(kind or "")
+    except ValueError:
+        raise WireError(f"type {_shown(kind)} is not known") from None
+    if not correlation_id or not app_id:
+        raise WireError("correlation_id and app_id must be set")
+    version = headers.get("version")
+    if not _is(version, int) or version != VERSION:
+        raise WireError(f"version {_shown(version)} is not {VERSION}")
+    attempt: Any = headers.get("attempt")
+    if not _is(attempt, int) or not 1 <= attempt <= 1000:
+        raise WireError("attempt must be a number from 1 to 1000")
+    found: dict[str, Any] = {}
+    for name, expected in _TYPES.items():
+        value = headers.get(name)
+        if value is None:
+            continue
+        if not _is(value, expected):
+            raise WireError(f"header {name} is not of type {expected.__name__}")
+        found[name] = value
+    reason = headers.get("reason")
+    if reason is not None:
+        try:
+            found["reason"] = Reason(reason)
+        except ValueError:
+            raise WireError(f"reason {_shown(reason)} is not known") from None
+    if known is Kind.REQUEST:
+        for name in ("deadline", "repeatable", "route"):
+            if name not in found:
+                raise WireError(f"a request must have the header {name}")
+        if not reply_to:
+            raise WireError("a request must have reply_to")
+    return Envelope(known, correlation_id, app_id, reply_to, None, attempt, **found)
+
+
+def _is(value: object, expected: type) -> bool:
+    # bool is a subclass of int; on the wire they are different types.
+    return isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
+
+
+def _shown(value: object) -> str:
+    # A stranger's value is not turned into text: that of a table may be huge, and of an int beyond bounds it raises.
+    return repr(value[:40]) if isinstance(value, str) else f"of type {type(value).__name__}"

@@ -1,0 +1,148 @@
+"""Every object that Rabbitbal has in the broker, as data, and who may do what with it.
+
+https://www.rabbitmq.com/docs/access-control, https://www.rabbitmq.com/docs/maxlength
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+REQUESTS = "rabbitbal.requests"
+RESPONSES = "rabbitbal.responses"
+STREAMS = "rabbitbal.streams"
+EVENTS = "rabbitbal.events"
+DEAD = "rabbitbal.dead"
+
+DEAD_QUEUE = "dead.requests"
+TAP_LOG = "tap.log"
+
+DEFAULT_POOL = "default"
+DEFAULT_ROUTE = "default"
+
+
+def request_key(route: str) -> str:
+    return f"request.{route}"
+
+
+def response_key(edge: str) -> str:
+    return f"response.{edge}"
+
+
+def pool_queue(pool: str) -> str:
+    return f"pool.{pool}"
+
+
+def edge_queue(edge: str) -> str:
+    return f"edge.{edge}"
+
+
+def worker_queue(worker: str) -> str:
+    return f"worker.{worker}"
+
+
+# Queues that live and die with one connection. Bounded like all others: an edge has at most as many replies to come as
+# it has requests pending, so these bounds are met only by somebody who misbehaves.
+PRIVATE_QUEUE_ARGUMENTS: dict[str, Any] = {
+    "x-max-length": 100_000,
+    "x-max-length-bytes": 256 * 1024 * 1024,
+    "x-overflow": "reject-publish",
+}
+
+
+@dataclass(frozen=True)
+class Exchange:
+    name: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Queue:
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Binding:
+    queue: str
+    exchange: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """Regular expressions over object names; ``topics`` maps a topic exchange to (write, read) over routing keys."""
+
+    configure: str
+    write: str
+    read: str
+    topics: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+EXCHANGES = (
+    Exchange(REQUESTS, "topic"),
+    Exchange(RESPONSES, "topic"),
+    Exchange(STREAMS, "direct"),
+    Exchange(EVENTS, "topic"),
+    Exchange(DEAD, "fanout"),
+)
+
+# A tap queue drops its oldest message when full. One that rejected would make the broker nack the edge's publish,
+# and the log would have stopped the traffic.
+TAP_QUEUES = (
+    Queue(
+        TAP_LOG,
+        {"x-max-length": 20_000, "x-max-length-bytes": 64 * 1024 * 1024, "x-overflow": "drop-head"},
+    ),
+)
+DEAD_QUEUES = (
+    Queue(
+        DEAD_QUEUE,
+        {"x-max-length": 1_000, "x-max-length-bytes": 64 * 1024 * 1024, "x-overflow": "drop-head"},
+    ),
+)
+FIXED_BINDINGS = (
+    Binding(TAP_LOG, REQUESTS, "request.#"),
+    Binding(TAP_LOG, RESPONSES, "response.#"),
+    Binding(TAP_LOG, EVENTS, "ended.#"),
+    Binding(DEAD_QUEUE, DEAD, ""),
+)
+
+
+def pool(name: str, length: int, length_bytes: int) -> Queue:
+    """The queue of a pool: at most ``length`` requests wait, and the next publish is refused (a nack)."""
+    return Queue(
+        pool_queue(name),
+        {"x-max-length": length, "x-max-length-bytes": length_bytes, "x-overflow": "reject-publish"},
+    )
+
+
+NOTHING = "^$"
+
+ROLES: dict[str, Permissions] = {
+    "edge": Permissions(
+        configure=r"^edge\..+$",
+        write=r"^(rabbitbal\.(requests|streams|events|dead)|edge\..+)$",
+        read=r"^(rabbitbal\.responses|edge\..+)$",
+        topics={
+            REQUESTS: (r"^request\.", NOTHING),
+            RESPONSES: (NOTHING, r"^response\."),
+            EVENTS: (r"^ended\.", NOTHING),
+        },
+    ),
+    "worker": Permissions(
+        configure=r"^worker\..+$",
+        write=r"^(rabbitbal\.(responses|dead)|worker\..+)$",
+        read=r"^(rabbitbal\.streams|pool\..+|worker\..+)$",
+        topics={RESPONSES: (r"^response\.", NOTHING)},
+    ),
+    "tap": Permissions(
+        configure=NOTHING,
+        write=r"^rabbitbal\.events$",
+        read=r"^tap\..+$",
+        topics={EVENTS: (r"^tap\.", NOTHING)},
+    ),
+    "topology": Permissions(
+        configure=r"^(rabbitbal|pool|tap|dead)\..+$",
+        write=r"^(rabbitbal|pool|tap|dead)\..+$",
+        read=r"^(rabbitbal|pool|tap|dead)\..+$",
+    ),
+}
