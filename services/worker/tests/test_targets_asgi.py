@@ -100,7 +100,9 @@ async def test_what_the_request_does_not_tell_has_its_default() -> None:
 )
 async def test_the_server_is_what_the_client_asked_for(host: bytes, proto: bytes, expected: Any) -> None:
     """Host, with the scheme's port where it names none."""
-    assert expected == (await scope_of(Request("GET", b"/", [(b"Host", host), (b"X-Forwarded-Proto", proto)])))["server"]
+    assert (
+        expected == (await scope_of(Request("GET", b"/", [(b"Host", host), (b"X-Forwarded-Proto", proto)])))["server"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,9 @@ async def test_the_body_is_received_once_and_then_the_end() -> None:
         received.append(await receive())
         received.append(await receive())
 
-    assert b"hello" == (await target_of(app)(Request("POST", b"/", [], b"data"))).body
+    target = target_of(app)
+    assert b"hello" == (await target(Request("POST", b"/", [], b"data"))).body
+    await target.stop()
     end = {"type": "http.disconnect"}
     assert [{"type": "http.request", "body": b"data", "more_body": False}, end, end] == received
 
@@ -509,6 +513,7 @@ async def test_a_lifespan_that_dies_while_serving_is_logged() -> None:
     await target.start()
     die.set()
     await dead.wait()
+    await asyncio.sleep(0)  # one turn of the loop: what is to be done at a task's end runs in the next
     await target.stop()
     assert ["the application's lifespan raised"] == [call.args[0] for call in log.calls]
 

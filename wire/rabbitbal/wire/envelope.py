@@ -57,11 +57,13 @@ class Envelope:
     duration: int | None = None
     """Microseconds: of the application (on a response) or of the whole request (on `ended`)."""
     traceparent: str | None = None
+    sent: int | None = None
+    """Milliseconds since the Unix epoch, by the sender's clock, at which the message was made."""
 
     def headers(self) -> dict[str, Any]:
         """The AMQP headers: what no standard property can carry."""
         sent: dict[str, Any] = {"version": VERSION, "attempt": self.attempt}
-        for name in ("deadline", "repeatable", "route", "pool", "status", "duration", "traceparent"):
+        for name in _TYPES:
             value = getattr(self, name)
             if value is not None:
                 sent[name] = value
@@ -78,6 +80,7 @@ _TYPES: dict[str, type] = {
     "status": int,
     "duration": int,
     "traceparent": str,
+    "sent": int,
 }
 
 

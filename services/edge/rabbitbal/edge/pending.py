@@ -165,13 +165,15 @@ class Pending:
         return ending
 
     def _ticket(self, order: Order, loop: asyncio.AbstractEventLoop) -> Ticket:
+        now = time.time()
         envelope = Envelope(
             kind=Kind.REQUEST,
             correlation_id=token_hex(16),
             app_id=self._edge,
             reply_to=topology.response_key(self._edge),
             expiration=int(order.timeout * 1000),
-            deadline=int((time.time() + order.timeout) * 1000),
+            deadline=int((now + order.timeout) * 1000),
+            sent=int(now * 1000),
             repeatable=order.repeatable,
             route=order.route,
             traceparent=order.traceparent,
@@ -319,6 +321,7 @@ class Pending:
             reason=reason,
             status=status_of(reason),
             duration=int(total * 1e6),
+            sent=int(time.time() * 1000),
             route=ticket.order.route,
         )
         self._tell(topology.EVENTS, f"ended.{self._edge}", event, b"")

@@ -1,6 +1,5 @@
 """One line per ended request, put together from the copies of the request and of its ending."""
 
-import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from rabbitbal.wire.message import Request, decode_request, decode_response
 class _Open:
     """A request whose ending has not been seen."""
 
-    seen: float
+    sent: int | None
     edge: str
     route: str | None
     attempts: int
@@ -32,11 +31,10 @@ class AccessLog:
     def __len__(self) -> int:
         return len(self._open)
 
-    def see(self, envelope: Envelope, payload: bytes, now: float | None = None) -> dict[str, Any] | None:
+    def see(self, envelope: Envelope, payload: bytes) -> dict[str, Any] | None:
         """The line that a message completes, or None. Raises WireError for a payload that is not HTTP."""
-        now = time.time() if now is None else now
         if envelope.kind is Kind.REQUEST:
-            self._request(envelope, payload, now)
+            self._request(envelope, payload)
             return None
         if envelope.kind is Kind.RESPONSE:
             response = decode_response(payload)
@@ -64,16 +62,17 @@ class AccessLog:
             "pool": envelope.pool,
             "edge": known.edge,
             "request_bytes": len(request.body),
-            "total_ms": round((now - known.seen) * 1000, 2),
+            # By the clocks of the edge and of whoever ended it.
+            "total_ms": envelope.sent - known.sent if envelope.sent and known.sent else None,
         }
 
-    def _request(self, envelope: Envelope, payload: bytes, now: float) -> None:
+    def _request(self, envelope: Envelope, payload: bytes) -> None:
         known = self._open.get(envelope.correlation_id)
         if known is not None:
             known.attempts = max(known.attempts, envelope.attempt)
             return
         self._open[envelope.correlation_id] = _Open(
-            now, envelope.app_id, envelope.route, envelope.attempt, decode_request(payload)
+            envelope.sent, envelope.app_id, envelope.route, envelope.attempt, decode_request(payload)
         )
         if len(self._open) > self._limit:
             self._open.popitem(last=False)

@@ -133,7 +133,9 @@ class Runner:
         if reason is not None:
             payload = encode_response(error_response(reason))
         duration = int((time.perf_counter() - started) * 1e6)
-        answer = replace(self._reply(envelope, Kind.RESPONSE, pool), duration=duration, reason=reason)
+        answer = replace(
+            self._reply(envelope, Kind.RESPONSE, pool), duration=duration, reason=reason, sent=int(time.time() * 1000)
+        )
         await self._tell(envelope, answer, payload, ANSWER_GRACE)
         await delivery.ack()
 

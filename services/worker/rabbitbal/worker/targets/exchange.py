@@ -37,7 +37,8 @@ class Exchange:
             return {"type": "http.request", "body": body, "more_body": False}
         # "Sent to the application if receive is called after a response has been sent or after the HTTP connection has
         # been closed." wait() and not await: a cancelled receive must not cancel the future of all.
-        await asyncio.wait((self.ended,))
+        if not self.ended.done():
+            await asyncio.wait((self.ended,))
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:

@@ -40,9 +40,7 @@ class BufferedResponse:
         except WireError as error:
             raise BadResponse(f"invalid header: {error}") from None
         if declared is not None and declared > self._limit and self._may_have_body(status):
-            raise BadResponse(
-                f"Content-Length {declared} is larger than the response limit of {self._limit} bytes"
-            )
+            raise BadResponse(f"Content-Length {declared} is larger than the response limit of {self._limit} bytes")
         self._status, self._fields, self._declared = status, end_to_end(fields), declared
 
     def write(self, chunk: bytes) -> None:

@@ -103,9 +103,7 @@ class UpstreamTarget:
             if not _may_repeat(request, attempt, error):
                 raise self._failure(error, attempt) from error
         attempt = Attempt()
-        connection = httpcore.AsyncHTTPConnection(
-            self._origin, uds=self._address.socket, network_backend=self._backend
-        )
+        connection = httpcore.AsyncHTTPConnection(self._origin, uds=self._address.socket, network_backend=self._backend)
         try:
             return await self._try(connection, request, attempt)
         except _Failures as error:
@@ -140,9 +138,7 @@ class UpstreamTarget:
     def _outgoing(self, request: Request) -> httpcore.Request:
         # RFC 3986 §2 knows no octets above 0x7f and the client library writes none; percent-encoded they mean the same.
         target = _BEYOND_ASCII.sub(lambda octet: b"%%%02X" % octet[0][0], request.target)
-        url = httpcore.URL(
-            scheme=self._origin.scheme, host=self._origin.host, port=self._origin.port, target=target
-        )
+        url = httpcore.URL(scheme=self._origin.scheme, host=self._origin.host, port=self._origin.port, target=target)
         # Time is bounded by whoever called: a slow answer is no failure of the upstream.
         extensions = {"timeout": {"connect": _CONNECT_TIMEOUT}}
         fields = self._fields(request)

@@ -1,0 +1,181 @@
+"""The application of the demonstration: plain ASGI, no framework.
+
+Every request with a ``key`` in its query prints one line when it starts, so that tests can count in the containers'
+logs how many times it ran, whichever process ran it.
+"""
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import socket
+from html import escape
+from http import HTTPStatus
+from urllib.parse import parse_qs
+
+WORKER = os.environ.get("RABBITBAL_WORKER_ID") or socket.gethostname()
+
+BLOCK = bytes(range(256)) * 256  # 64 KiB
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+HTML = "text/html; charset=utf-8"
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Rabbitbal</title>
+<style>
+  :root { color-scheme: light dark; --line: light-dark(#ddd, #444); --soft: light-dark(#666, #aaa); }
+  body { font: 1rem/1.6 system-ui, sans-serif; max-width: 40rem; margin: 12vh auto; padding: 0 1.5rem; }
+  h1 { font-weight: 600; letter-spacing: -.02em; margin: 0; }
+  p { color: var(--soft); margin: .25rem 0 2rem; }
+  b, code { font-family: ui-monospace, monospace; font-weight: 400; color: light-dark(#b4450b, #ffa657); }
+  dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1.5rem; border-top: 1px solid var(--line); }
+  dt, dd { margin: 0; padding: .4rem 0; }
+  dd { color: var(--soft); }
+  a { color: inherit; }
+</style>
+<h1>Rabbitbal</h1>
+<p>This page came through a queue, from worker <b>WORKER</b>. Reload it: perhaps another one is quicker.</p>
+<dl>
+  <dt><a href="/whoami">/whoami</a><dd>which worker answers
+  <dt><a href="/work?ms=500">/work?ms=500</a><dd>holds a slot for so long
+  <dt><a href="/echo?a=1&amp;a=2">/echo</a><dd>the request as the application saw it
+  <dt><a href="/bytes/1024">/bytes/1024</a><dd>so many bytes
+  <dt><a href="/stream?chunks=5&amp;ms=200">/stream</a><dd>a body in pieces
+  <dt><a href="/status/418">/status/418</a><dd>any status
+  <dt><a href="/crash">/crash</a><dd>kills the worker that runs it
+</dl>
+</html>
+"""
+
+
+class BadNumber(ValueError):
+    """A number that is none, or out of bounds."""
+
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        # ASGI: this is how a server learns that there is no lifespan here.
+        raise NotImplementedError(scope["type"])
+    query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
+    folder, _, argument = scope["path"].rpartition("/")
+    page = PAGES.get(scope["path"]) or PAGES.get(folder + "/*", missing)
+    if key := argument if page is count else query.get("key"):
+        ms = query.get("ms", "")
+        print(json.dumps({"event": "ran", "key": key, "ms": int(ms) if ms.isdecimal() else 0}), flush=True)
+    try:
+        await page(scope, receive, send, argument, query)
+    except BadNumber as error:
+        await answer(send, f"{error}\n", status=400)
+
+
+async def home(scope, receive, send, argument, query):
+    await answer(send, PAGE.replace("WORKER", escape(WORKER)), HTML)
+
+
+async def whoami(scope, receive, send, argument, query):
+    await answer(send, f"{WORKER}\n")
+
+
+async def work(scope, receive, send, argument, query):
+    ms = number(query.get("ms", "0"), 0, 600_000)
+    await asyncio.sleep(ms / 1000)
+    await answer(send, json.dumps({"worker": WORKER, "ms": ms}), JSON)
+
+
+async def count(scope, receive, send, argument, query):
+    await answer(send, json.dumps({"worker": WORKER, "key": argument}), JSON)
+
+
+async def echo(scope, receive, send, argument, query):
+    body = await whole_body(receive)
+    target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+    try:
+        shown = body.decode()
+    except UnicodeDecodeError:
+        shown = {"base64": base64.b64encode(body).decode()}
+    seen = {
+        "method": scope["method"],
+        "target": target.decode("latin-1"),
+        "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]],
+        "body": shown,
+    }
+    await answer(send, json.dumps(seen, indent=2), JSON)
+
+
+async def some_bytes(scope, receive, send, argument, query):
+    left = number(argument, 0, 1 << 30)
+    await start(send, 200, "application/octet-stream", left)
+    while left > len(BLOCK):
+        await send({"type": "http.response.body", "body": BLOCK, "more_body": True})
+        left -= len(BLOCK)
+    await send({"type": "http.response.body", "body": BLOCK[:left]})
+
+
+async def stream(scope, receive, send, argument, query):
+    chunks = number(query.get("chunks", "10"), 0, 10_000)
+    ms = number(query.get("ms", "100"), 0, 60_000)
+    await start(send, 200, TEXT)
+    for chunk in range(1, chunks + 1):
+        await asyncio.sleep(ms / 1000)
+        await send({"type": "http.response.body", "body": f"chunk {chunk} of {chunks}\n".encode(), "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+async def status(scope, receive, send, argument, query):
+    code = number(argument, 200, 599)
+    phrase = HTTPStatus(code).phrase if code in list(HTTPStatus) else ""
+    await answer(send, "" if code in (204, 304) else f"{code} {phrase}\n", status=code)
+
+
+async def crash(scope, receive, send, argument, query):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def missing(scope, receive, send, argument, query):
+    await answer(send, "there is no such page\n", status=404)
+
+
+PAGES = {
+    "/": home,
+    "/whoami": whoami,
+    "/work": work,
+    "/count/*": count,
+    "/echo": echo,
+    "/bytes/*": some_bytes,
+    "/stream": stream,
+    "/status/*": status,
+    "/crash": crash,
+}
+
+
+def number(text, least, most):
+    # int() would take signs, spaces and underscores too.
+    if not (text.isascii() and text.isdigit() and len(text) < 12 and least <= int(text) <= most):
+        raise BadNumber(f"{text[:40]!r} is not a number from {least} to {most}")
+    return int(text)
+
+
+async def whole_body(receive):
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body
+
+
+async def start(send, status, content_type, length=None):
+    headers = [(b"content-type", content_type.encode())]
+    if length is not None:
+        headers.append((b"content-length", str(length).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def answer(send, text, content_type=TEXT, status=200):
+    body = text.encode()
+    await start(send, status, content_type, None if status in (204, 304) else len(body))
+    await send({"type": "http.response.body", "body": body})

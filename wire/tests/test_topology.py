@@ -1,0 +1,240 @@
+"""The broker's objects: bounded, and each role may do its work and nothing else.
+
+The permission that an operation needs is in the table of https://www.rabbitmq.com/docs/access-control; a permission is
+searched for in the name, not matched, so each must be anchored.
+"""
+
+import re
+
+import pytest
+
+from rabbitbal.wire import topology
+from rabbitbal.wire.topology import (
+    DEAD,
+    DEAD_QUEUE,
+    DEAD_QUEUES,
+    EVENTS,
+    EXCHANGES,
+    FIXED_BINDINGS,
+    PRIVATE_QUEUE_ARGUMENTS,
+    REQUESTS,
+    RESPONSES,
+    ROLES,
+    STREAMS,
+    TAP_LOG,
+    TAP_QUEUES,
+    Queue,
+    edge_queue,
+    pool_queue,
+    request_key,
+    response_key,
+    worker_queue,
+)
+
+POOL = pool_queue("default")
+EDGE = edge_queue("web-1-a1b2c3")
+WORKER = worker_queue("app-1-d4e5f6")
+# "amq.default" is the name under which the broker checks the default exchange.
+NAMES = {
+    *(exchange.name for exchange in EXCHANGES),
+    *(POOL, EDGE, WORKER, TAP_LOG, DEAD_QUEUE),
+    *("amq.default", "amq.topic", "amq.direct", "amq.fanout", "amq.gen-x", "amq.rabbitmq.trace", "other"),
+    *("xpool.default", "pool.", "pool", "edge.", "worker.", "rabbitbal", "rabbitbalxrequests", "a.rabbitbal.requests"),
+}
+
+# role: (configure, write, read), and every other name is forbidden.
+ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
+    "edge": ({EDGE}, {REQUESTS, STREAMS, EVENTS, DEAD, EDGE}, {RESPONSES, EDGE}),
+    "worker": ({WORKER}, {RESPONSES, DEAD, WORKER}, {STREAMS, POOL, WORKER}),
+    "tap": (set(), {EVENTS}, {TAP_LOG}),
+    "topology": tuple(  # type: ignore[dict-item]
+        [{REQUESTS, RESPONSES, STREAMS, EVENTS, DEAD, POOL, TAP_LOG, DEAD_QUEUE}] * 3
+    ),
+}
+
+
+def allowed(role: str, action: str, name: str) -> bool:
+    return re.search(getattr(ROLES[role], action), name) is not None
+
+
+def topic_allowed(role: str, action: str, exchange: str, key: str) -> bool:
+    """An exchange that the role has no topic permission for is open to every key."""
+    write, read = ROLES[role].topics.get(exchange, ("", ""))
+    return re.search(write if action == "write" else read, key) is not None
+
+
+def may_publish(role: str, exchange: str, key: str) -> bool:
+    return allowed(role, "write", exchange) and topic_allowed(role, "write", exchange, key)
+
+
+def may_bind(role: str, queue: str, exchange: str, key: str) -> bool:
+    return (
+        allowed(role, "write", queue) and allowed(role, "read", exchange) and topic_allowed(role, "read", exchange, key)
+    )
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_may_touch_exactly_these_objects(role: str) -> None:
+    for action, names in zip(("configure", "write", "read"), ALLOWED[role], strict=True):
+        assert {name for name in NAMES if allowed(role, action, name)} == names, action
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_permission_is_a_pattern_of_the_whole_name(role: str) -> None:
+    permissions = ROLES[role]
+    for pattern in (permissions.configure, permissions.write, permissions.read):
+        assert pattern.startswith("^")
+        assert pattern.endswith("$")
+        # No alternative escapes from the anchors.
+        assert "|" not in re.sub(r"\(.*\)", "", pattern)
+    for write, read in permissions.topics.values():
+        assert write.startswith("^")
+        assert read.startswith("^")
+
+
+PUBLISHES = {
+    "edge": [(REQUESTS, request_key("default")), (STREAMS, "app-1"), (EVENTS, "ended.web-1"), (DEAD, "")],
+    "worker": [(RESPONSES, response_key("web-1")), (DEAD, "")],
+    "tap": [(EVENTS, "tap.anything")],
+    "topology": [],
+}
+PUBLISHES_NOT = {
+    "edge": [
+        (REQUESTS, "response.web-1"),
+        (REQUESTS, "xrequest.default"),
+        (REQUESTS, ""),
+        (RESPONSES, response_key("web-1")),
+        (EVENTS, "tap.anything"),
+        ("amq.default", POOL),
+    ],
+    "worker": [
+        (REQUESTS, request_key("default")),
+        (RESPONSES, "request.default"),
+        (RESPONSES, "xresponse.web-1"),
+        (STREAMS, "app-1"),
+        (EVENTS, "ended.web-1"),
+        ("amq.default", EDGE),
+        ("amq.default", POOL),
+    ],
+    "tap": [
+        (EVENTS, "ended.web-1"),
+        (REQUESTS, request_key("default")),
+        (RESPONSES, response_key("web-1")),
+        (STREAMS, "app-1"),
+        (DEAD, ""),
+        ("amq.default", TAP_LOG),
+    ],
+    "topology": [("amq.default", POOL)],
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_publishes_what_is_its_own_to_say_and_nothing_else(role: str) -> None:
+    for exchange, key in PUBLISHES[role]:
+        assert may_publish(role, exchange, key), (exchange, key)
+    for exchange, key in PUBLISHES_NOT[role]:
+        assert not may_publish(role, exchange, key), (exchange, key)
+
+
+def test_an_edge_binds_its_own_queue_to_responses_only() -> None:
+    assert may_bind("edge", EDGE, RESPONSES, response_key("web-1"))
+    assert not may_bind("edge", EDGE, REQUESTS, request_key("default"))
+    assert not may_bind("edge", EDGE, RESPONSES, "#")
+    assert not may_bind("edge", POOL, RESPONSES, response_key("web-1"))
+
+
+def test_a_worker_binds_its_own_queue_to_streams_only() -> None:
+    assert may_bind("worker", WORKER, STREAMS, "app-1")
+    for exchange in (REQUESTS, RESPONSES, EVENTS, DEAD):
+        assert not may_bind("worker", WORKER, exchange, "#")
+    assert not may_bind("worker", POOL, STREAMS, "app-1")
+
+
+def test_a_tap_binds_nothing_and_declares_nothing() -> None:
+    for exchange in EXCHANGES:
+        assert not may_bind("tap", TAP_LOG, exchange.name, "#")
+    assert not any(allowed("tap", "configure", name) for name in NAMES)
+
+
+def test_the_topology_job_may_declare_and_bind_everything_that_is_shared() -> None:
+    for exchange in EXCHANGES:
+        assert allowed("topology", "configure", exchange.name)
+    for queue in (*TAP_QUEUES, *DEAD_QUEUES, topology.pool("default", 1, 1)):
+        assert allowed("topology", "configure", queue.name)
+    for binding in FIXED_BINDINGS:
+        assert may_bind("topology", binding.queue, binding.exchange, binding.key)
+    assert may_bind("topology", POOL, REQUESTS, request_key("default"))
+
+
+def test_nobody_but_the_topology_job_changes_what_is_shared() -> None:
+    shared = {exchange.name for exchange in EXCHANGES} | {POOL, TAP_LOG, DEAD_QUEUE}
+    for role in ROLES.keys() - {"topology"}:
+        assert not any(allowed(role, "configure", name) for name in shared)
+
+
+def test_topic_permissions_cover_every_topic_exchange_that_a_service_touches() -> None:
+    topics = {exchange.name for exchange in EXCHANGES if exchange.type == "topic"}
+    for role in ROLES.keys() - {"topology"}:
+        touched = {name for name in topics if allowed(role, "write", name) or allowed(role, "read", name)}
+        assert touched == set(ROLES[role].topics)
+
+
+# --- objects
+
+
+def overflow(queue: Queue) -> object:
+    return queue.arguments["x-overflow"]
+
+
+POOLS = (topology.pool("default", 1000, 2**20), topology.pool("reports", 1, 1))
+
+
+@pytest.mark.parametrize("queue", TAP_QUEUES, ids=lambda queue: queue.name)
+def test_a_full_tap_queue_drops_its_oldest_and_refuses_nobody(queue: Queue) -> None:
+    assert queue.name.startswith("tap.")
+    assert overflow(queue) == "drop-head"
+
+
+@pytest.mark.parametrize("queue", POOLS, ids=lambda queue: queue.name)
+def test_a_full_pool_refuses_the_next_request(queue: Queue) -> None:
+    assert overflow(queue) == "reject-publish"
+
+
+def test_a_pool_is_as_long_as_it_was_asked_to_be() -> None:
+    assert topology.pool("reports", 12, 3456) == Queue(
+        "pool.reports", {"x-max-length": 12, "x-max-length-bytes": 3456, "x-overflow": "reject-publish"}
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [*(queue.arguments for queue in (*TAP_QUEUES, *DEAD_QUEUES, *POOLS)), PRIVATE_QUEUE_ARGUMENTS],
+    ids=[*(queue.name for queue in (*TAP_QUEUES, *DEAD_QUEUES, *POOLS)), "private"],
+)
+def test_every_queue_is_bounded_in_messages_and_in_bytes(arguments: dict[str, object]) -> None:
+    for bound in ("x-max-length", "x-max-length-bytes"):
+        value = arguments[bound]
+        assert isinstance(value, int)
+        assert value > 0
+    assert arguments["x-overflow"] in {"drop-head", "reject-publish"}
+
+
+def test_fixed_bindings_join_objects_that_exist() -> None:
+    exchanges = {exchange.name: exchange.type for exchange in EXCHANGES}
+    queues = {queue.name for queue in (*TAP_QUEUES, *DEAD_QUEUES)}
+    assert {binding.queue for binding in FIXED_BINDINGS} == queues
+    assert {binding.exchange for binding in FIXED_BINDINGS} <= set(exchanges)
+    assert {exchanges[binding.exchange] for binding in FIXED_BINDINGS if binding.key} == {"topic"}
+
+
+def test_names_are_unique_and_ours() -> None:
+    names = [exchange.name for exchange in EXCHANGES] + [queue.name for queue in (*TAP_QUEUES, *DEAD_QUEUES)]
+    assert len(set(names)) == len(names)
+    # The broker reserves names that begin with "amq." (AMQP 0-9-1).
+    assert not any(name.startswith("amq.") for name in names)
+    assert {exchange.name for exchange in EXCHANGES} == {REQUESTS, RESPONSES, STREAMS, EVENTS, DEAD}
+
+
+def test_names_and_keys_read_as_the_specification_says() -> None:
+    assert (request_key("r"), response_key("e")) == ("request.r", "response.e")
+    assert (pool_queue("p"), edge_queue("e"), worker_queue("w")) == ("pool.p", "edge.e", "worker.w")
