@@ -42,7 +42,9 @@ class Visitor(FastHttpUser):
         """A POST that may be repeated, as it carries a key; the body must come back as it went."""
         token = uuid4().hex
         headers = {"Idempotency-Key": token, "Content-Type": "application/x-www-form-urlencoded"}
-        with self.client.post("/echo", data=f"token={token}", headers=headers, name="/echo (form)", catch_response=True) as response:
+        with self.client.post(
+            "/echo", data=f"token={token}", headers=headers, name="/echo (form)", catch_response=True
+        ) as response:
             if not _honest(response):
                 return
             body = json.loads(response.text or "null")
