@@ -5,7 +5,7 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-readonly PULLED_BASE=debian:trixie-slim  # what the Dockerfiles name by default
+readonly PULLED_BASE=debian:trixie-slim # what the Dockerfiles name by default
 readonly BUILT_BASE=rabbitbal/debian:trixie
 readonly SUITE=trixie
 readonly KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -16,11 +16,11 @@ readonly ENV_FILE=.env
 say() { printf 'rabbitbal: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
-at_least() { [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n1) == "$2" ]]; }  # at_least 2.26.1 2.20
+at_least() { [[ $(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n1) == "$2" ]]; } # at_least 2.26.1 2.20
+is_root() { [[ $(id -u) == 0 ]]; }
 
-scratch=
-trap '[[ -z $scratch ]] || rm -rf "$scratch"' EXIT
-make_scratch() { [[ -n $scratch ]] || scratch=$(mktemp -d); }
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 
 # --- apt -----------------------------------------------------------------------------------------------------------
 
@@ -35,13 +35,15 @@ apt_update() {
 apt_install() {
   say "installing $*"
   apt_update
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >"$scratch/apt.log" 2>&1 ||
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" \
+    >"$scratch/apt.log" 2>&1 9>&- ||
     { tail -n 20 "$scratch/apt.log" >&2; die "apt-get could not install $*"; }
 }
 
 # The sources of the suite, from the mirrors this machine already uses: apt tells them, whatever the format of its files.
 suite_sources() {
   local label uri mirror='' security=''
+  # shellcheck disable=SC2016  # apt's variables, not the shell's
   while read -r uri label; do
     case $label in
       Debian) mirror=${mirror:-$uri} ;;
@@ -65,19 +67,24 @@ suite_apt() {
 
 engine_version() { docker version --format '{{.Server.Version}}' 2>/dev/null; }
 
+# owns_pid FILE PROGRAM: the process that FILE names runs, and is PROGRAM.
+owns_pid() { [[ -s $1 && $(cat "/proc/$(<"$1")/comm" 2>/dev/null) == "$2" ]]; }
+
 start_engine() {
   [[ -z ${DOCKER_HOST:-} ]] || die "no Docker engine answers at DOCKER_HOST"
-  [[ $(id -u) == 0 ]] || die "no Docker engine answers and only root can start one; install Docker or run as root"
-  make_scratch
+  is_root || die "no Docker engine answers and only root can start one; install Docker or run as root"
   if ! have dockerd || ! have iptables || ! have docker; then
     have apt-get || die "no Docker engine on this machine; install Docker"
     apt_install docker.io iptables
   fi
   if [[ -d /run/systemd/system ]]; then
     systemctl start docker || die "systemctl could not start docker"
-  elif ! engine_version >/dev/null; then
+  elif ! owns_pid /var/run/docker.pid dockerd; then
+    # Left by a machine that was switched off: the number may be another program's now, which dockerd does not check.
+    rm -f /var/run/docker.pid
+    owns_pid /var/run/docker/containerd/containerd.pid containerd || rm -f /var/run/docker/containerd/containerd.pid
     say "starting dockerd (log: $ENGINE_LOG)"
-    setsid --fork dockerd >>"$ENGINE_LOG" 2>&1 </dev/null
+    setsid --fork dockerd >>"$ENGINE_LOG" 2>&1 </dev/null 9>&-
   fi
   local deadline=$((SECONDS + 60))
   until engine_version >/dev/null; do
@@ -90,8 +97,12 @@ start_engine() {
 }
 
 ensure_engine() {
-  local version
-  have docker && version=$(engine_version) || { start_engine; version=$(engine_version); }
+  local version=''
+  ! have docker || version=$(engine_version) || true
+  if [[ -z $version ]]; then
+    start_engine
+    version=$(engine_version)
+  fi
   at_least "$version" "$MIN_ENGINE" || die "Docker engine $version is too old; $MIN_ENGINE or newer is needed"
 }
 
@@ -103,7 +114,7 @@ ensure_plugins() {
   local name missing=()
   for name in compose buildx; do plugin_works "$name" || missing+=("docker-$name"); done
   if ((${#missing[@]})); then
-    have apt-get && have dpkg-deb || die "${missing[*]} missing: install the Docker plugins compose and buildx"
+    have apt-get || die "${missing[*]} missing: install the Docker plugins compose and buildx"
     install_plugins "${missing[@]}"
   fi
   local version
@@ -114,8 +125,7 @@ ensure_plugins() {
 # Debian 12 packages neither as a plugin; those of Debian 13 are static binaries that run on it.
 install_plugins() {
   say "installing plugins: $*"
-  make_scratch
-  [[ $(id -u) != 0 ]] || apt_update
+  ! is_root || apt_update
   suite_sources >"$scratch/sources.list" || die "no Debian mirror among apt's sources; install: $*"
   mkdir -p "$scratch"/{debs,state/lists/partial,cache/archives/partial}
   suite_apt update >&2 || die "apt-get could not read $SUITE; install: $*"
@@ -136,17 +146,21 @@ has_image() { docker image inspect "$1" >/dev/null 2>&1; }
 # Debian itself from the mirror, where no registry answers. The image keeps that mirror in its own sources.list.
 build_base() {
   say "no registry answers: building $BUILT_BASE from this machine's Debian mirror"
-  [[ $(id -u) == 0 ]] && have apt-get || die "$PULLED_BASE cannot be pulled; set BASE_IMAGE to an image of Debian $SUITE"
-  make_scratch
+  if ! is_root || ! have apt-get; then
+    die "$PULLED_BASE cannot be pulled; set BASE_IMAGE to an image of Debian $SUITE"
+  fi
   have mmdebstrap || apt_install mmdebstrap
   apt_update
   suite_sources >"$scratch/base.list" || die "no Debian mirror among apt's sources; set BASE_IMAGE"
+  # Not piped into the import: that would make an image of half a tree.
+  # shellcheck disable=SC2016  # $1 is the hook's
   mmdebstrap --quiet --mode=root --variant=minbase --include=ca-certificates \
-    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-    --dpkgopt='path-exclude=/usr/share/locale/*' \
-    "$SUITE" - "$scratch/base.list" 2>"$scratch/base.log" |
-    docker import --change 'CMD ["bash"]' - "$BUILT_BASE" >/dev/null ||
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+    --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --customize-hook='echo APT::Keep-Downloaded-Packages \"false\"\; >"$1/etc/apt/apt.conf.d/90-keep-none"' \
+    "$SUITE" "$scratch/base.tar" "$scratch/base.list" 2>"$scratch/base.log" ||
     { tail -n 15 "$scratch/base.log" >&2; die "could not build $BUILT_BASE"; }
+  docker import --change 'CMD ["bash"]' "$scratch/base.tar" "$BUILT_BASE" >/dev/null
 }
 
 # Prints the image that builds must name, or nothing where the Dockerfiles' default will do.
@@ -155,7 +169,7 @@ choose_base() {
   wanted=${BASE_IMAGE:-$(env_value BASE_IMAGE)}
   if [[ -n $wanted && $wanted != "$BUILT_BASE" ]]; then
     printf '%s' "$wanted"
-  elif has_image "$BUILT_BASE"; then  # the pull failed once: do not wait for it again
+  elif has_image "$BUILT_BASE"; then # the pull failed once: do not wait for it again
     printf '%s' "$BUILT_BASE"
   elif ! has_image "$PULLED_BASE" && ! timeout 20 docker pull -q "$PULLED_BASE" >/dev/null 2>&1; then
     build_base
@@ -176,7 +190,7 @@ set_env_value() {
 }
 
 drop_env_value() {
-  [[ -f $ENV_FILE ]] && grep -q "^$1=" "$ENV_FILE" || return 0
+  [[ -n $(env_value "$1") ]] || return 0
   grep -v "^$1=" "$ENV_FILE" >"$ENV_FILE.new" || true
   mv "$ENV_FILE.new" "$ENV_FILE"
 }
@@ -207,7 +221,11 @@ check_disk() {
     die "only $((free / 1024)) MiB free in $root; images and volumes need $MIN_FREE_GIB GiB"
 }
 
+# Two recipes at once must not both start an engine or write .env.
+mkdir -p .cache
+exec 9>.cache/engine.lock
+! have flock || flock 9
 ensure_engine
-ensure_plugins
 check_disk
+ensure_plugins
 write_env

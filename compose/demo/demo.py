@@ -10,9 +10,16 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import parse_qs
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 WORKER = os.environ.get("RABBITBAL_WORKER_ID") or socket.gethostname()
 
@@ -56,7 +63,37 @@ class BadNumber(ValueError):
     """A number that is none, or out of bounds."""
 
 
-async def app(scope, receive, send):
+@dataclass
+class Visit:
+    """One request. ``argument`` is the last part of a path like ``/status/404``."""
+
+    scope: Message
+    receive: Receive
+    send: Send
+    argument: str
+    query: dict[str, str]
+
+    async def body(self) -> bytes:
+        body: bytes = b""
+        while True:
+            message = await self.receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                return body
+
+    async def start(self, status: int, content_type: str, length: int | None = None) -> None:
+        headers = [(b"content-type", content_type.encode())]
+        if length is not None:
+            headers.append((b"content-length", str(length).encode()))
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def answer(self, text: str, content_type: str = TEXT, status: int = 200) -> None:
+        body = text.encode()
+        await self.start(status, content_type, None if status in (204, 304) else len(body))
+        await self.send({"type": "http.response.body", "body": body})
+
+
+async def app(scope: Message, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":
         # ASGI: this is how a server learns that there is no lifespan here.
         raise NotImplementedError(scope["type"])
@@ -65,81 +102,87 @@ async def app(scope, receive, send):
     page = PAGES.get(scope["path"]) or PAGES.get(folder + "/*", missing)
     if key := argument if page is count else query.get("key"):
         ms = query.get("ms", "")
-        print(json.dumps({"event": "ran", "key": key, "ms": int(ms) if ms.isdecimal() else 0}), flush=True)
+        known = len(ms) < 12 and ms.isdecimal()
+        line = json.dumps({"event": "ran", "key": key, "ms": int(ms) if known else 0})
+        print(line, flush=True)  # noqa: T201 - standard output is where tests count
+    visit = Visit(scope, receive, send, argument, query)
     try:
-        await page(scope, receive, send, argument, query)
+        await page(visit)
     except BadNumber as error:
-        await answer(send, f"{error}\n", status=400)
+        await visit.answer(f"{error}\n", status=400)
 
 
-async def home(scope, receive, send, argument, query):
-    await answer(send, PAGE.replace("WORKER", escape(WORKER)), HTML)
+async def home(visit: Visit) -> None:
+    await visit.answer(PAGE.replace("WORKER", escape(WORKER)), HTML)
 
 
-async def whoami(scope, receive, send, argument, query):
-    await answer(send, f"{WORKER}\n")
+async def whoami(visit: Visit) -> None:
+    await visit.answer(f"{WORKER}\n")
 
 
-async def work(scope, receive, send, argument, query):
-    ms = number(query.get("ms", "0"), 0, 600_000)
+async def work(visit: Visit) -> None:
+    ms = number(visit.query.get("ms", "0"), 0, 600_000)
     await asyncio.sleep(ms / 1000)
-    await answer(send, json.dumps({"worker": WORKER, "ms": ms}), JSON)
+    await visit.answer(json.dumps({"worker": WORKER, "ms": ms}), JSON)
 
 
-async def count(scope, receive, send, argument, query):
-    await answer(send, json.dumps({"worker": WORKER, "key": argument}), JSON)
+async def count(visit: Visit) -> None:
+    await visit.answer(json.dumps({"worker": WORKER, "key": visit.argument}), JSON)
 
 
-async def echo(scope, receive, send, argument, query):
-    body = await whole_body(receive)
-    target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+async def echo(visit: Visit) -> None:
+    body = await visit.body()
+    target = visit.scope["raw_path"] + (b"?" + visit.scope["query_string"] if visit.scope["query_string"] else b"")
+    shown: str | dict[str, str]
     try:
         shown = body.decode()
     except UnicodeDecodeError:
         shown = {"base64": base64.b64encode(body).decode()}
     seen = {
-        "method": scope["method"],
+        "method": visit.scope["method"],
         "target": target.decode("latin-1"),
-        "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in scope["headers"]],
+        "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in visit.scope["headers"]],
         "body": shown,
     }
-    await answer(send, json.dumps(seen, indent=2), JSON)
+    await visit.answer(json.dumps(seen, indent=2), JSON)
 
 
-async def some_bytes(scope, receive, send, argument, query):
-    left = number(argument, 0, 1 << 30)
-    await start(send, 200, "application/octet-stream", left)
+async def some_bytes(visit: Visit) -> None:
+    left = number(visit.argument, 0, 1 << 30)
+    await visit.start(200, "application/octet-stream", left)
     while left > len(BLOCK):
-        await send({"type": "http.response.body", "body": BLOCK, "more_body": True})
+        await visit.send({"type": "http.response.body", "body": BLOCK, "more_body": True})
         left -= len(BLOCK)
-    await send({"type": "http.response.body", "body": BLOCK[:left]})
+    await visit.send({"type": "http.response.body", "body": BLOCK[:left]})
 
 
-async def stream(scope, receive, send, argument, query):
-    chunks = number(query.get("chunks", "10"), 0, 10_000)
-    ms = number(query.get("ms", "100"), 0, 60_000)
-    await start(send, 200, TEXT)
+async def stream(visit: Visit) -> None:
+    chunks = number(visit.query.get("chunks", "10"), 0, 10_000)
+    ms = number(visit.query.get("ms", "100"), 0, 60_000)
+    await visit.start(200, TEXT)
     for chunk in range(1, chunks + 1):
         await asyncio.sleep(ms / 1000)
-        await send({"type": "http.response.body", "body": f"chunk {chunk} of {chunks}\n".encode(), "more_body": True})
-    await send({"type": "http.response.body"})
+        await visit.send(
+            {"type": "http.response.body", "body": f"chunk {chunk} of {chunks}\n".encode(), "more_body": True}
+        )
+    await visit.send({"type": "http.response.body"})
 
 
-async def status(scope, receive, send, argument, query):
-    code = number(argument, 200, 599)
+async def status(visit: Visit) -> None:
+    code = number(visit.argument, 200, 599)
     phrase = HTTPStatus(code).phrase if code in list(HTTPStatus) else ""
-    await answer(send, "" if code in (204, 304) else f"{code} {phrase}\n", status=code)
+    await visit.answer("" if code in (204, 304) else f"{code} {phrase}\n", status=code)
 
 
-async def crash(scope, receive, send, argument, query):
+async def crash(visit: Visit) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def missing(scope, receive, send, argument, query):
-    await answer(send, "there is no such page\n", status=404)
+async def missing(visit: Visit) -> None:
+    await visit.answer("there is no such page\n", status=404)
 
 
-PAGES = {
+PAGES: dict[str, Callable[[Visit], Awaitable[None]]] = {
     "/": home,
     "/whoami": whoami,
     "/work": work,
@@ -152,30 +195,8 @@ PAGES = {
 }
 
 
-def number(text, least, most):
+def number(text: str, least: int, most: int) -> int:
     # int() would take signs, spaces and underscores too.
     if not (text.isascii() and text.isdigit() and len(text) < 12 and least <= int(text) <= most):
         raise BadNumber(f"{text[:40]!r} is not a number from {least} to {most}")
     return int(text)
-
-
-async def whole_body(receive):
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            return body
-
-
-async def start(send, status, content_type, length=None):
-    headers = [(b"content-type", content_type.encode())]
-    if length is not None:
-        headers.append((b"content-length", str(length).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-
-
-async def answer(send, text, content_type=TEXT, status=200):
-    body = text.encode()
-    await start(send, status, content_type, None if status in (204, 304) else len(body))
-    await send({"type": "http.response.body", "body": body})

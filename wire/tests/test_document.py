@@ -1,5 +1,6 @@
 """docs/wire-format.md says what the code does: its examples decode, and nothing that has a name is missing from it."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -125,7 +126,9 @@ def test_every_object_of_the_broker_is_in_the_document() -> None:
         assert f"`{binding.exchange}`" in rows[binding.queue]
         assert not binding.key or f"`{binding.key}`" in rows[binding.queue]
     for queue in queues:
-        assert rows[queue.name].count("`rabbitbal.") == sum(one.queue == queue.name for one in topology.FIXED_BINDINGS)
+        bindings = (*topology.FIXED_BINDINGS, *topology.pool_bindings("<pool>"))
+        assert rows[queue.name].count("`rabbitbal.") == sum(one.queue == queue.name for one in bindings)
+    assert f"| `{topology.pool_exchange('<pool>')}` | fanout |" in TEXT
     for argument, value in topology.PRIVATE_QUEUE_ARGUMENTS.items():
         assert f"`{argument}` {value if isinstance(value, int) else f'`{value}`'}" in TEXT.replace("\n", " ")
 
@@ -144,20 +147,9 @@ def test_the_permissions_are_those_of_the_code() -> None:
 
 def test_every_header_and_property_has_its_row() -> None:
     rows = re.findall(r"^\| `([a-z_]+)` \| (?:integer|boolean|string) \|", TEXT, re.MULTILINE)
-    full = Envelope(
-        Kind.REQUEST,
-        "id",
-        "edge",
-        deadline=1,
-        repeatable=True,
-        route="r",
-        pool="p",
-        reason=Reason.POISON,
-        status=200,
-        duration=1,
-        traceparent="t",
-    )
-    assert sorted(rows) == sorted(full.headers())
+    carried_by_properties = {"kind", "correlation_id", "app_id", "reply_to", "expiration"}
+    headers = {one.name for one in dataclasses.fields(Envelope)} - carried_by_properties | {"version"}
+    assert sorted(rows) == sorted(headers)
     assert set(re.findall(r"^\| `([a-z_]+)` \| (?:shortstr|octet) \|", TEXT, re.MULTILINE)) == PROPERTIES
 
 

@@ -23,6 +23,7 @@ REQUEST = Envelope(
     repeatable=False,
     route="default",
     traceparent=TRACE,
+    sent=1_767_225_570_000,
 )
 ENVELOPES = {
     Kind.REQUEST: REQUEST,
@@ -118,6 +119,7 @@ HOSTILE: list[tuple[str, list[Any]]] = [
     ("traceparent", NOT_STRINGS),
     ("status", NOT_INTEGERS),
     ("duration", NOT_INTEGERS),
+    ("sent", NOT_INTEGERS),
     ("reason", ["", "Poison", "no-such-reason", "x" * 100_000, b"poison", 0, 10**5000, True, ["poison"], NESTED]),
 ]
 

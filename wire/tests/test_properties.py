@@ -225,7 +225,8 @@ anything = st.recursive(
     max_leaves=5,
 )
 HEADERS = [
-    "version", "attempt", "deadline", "repeatable", "route", "pool", "reason", "status", "duration", "traceparent", "x",
+    "version", "attempt", "deadline", "repeatable", "route", "pool", "reason", "status", "duration", "traceparent",
+    "sent", "x",
 ]  # fmt: skip
 
 

@@ -32,12 +32,13 @@ from rabbitbal.wire.topology import (
 )
 
 POOL = pool_queue("default")
+POOL_EXCHANGE = topology.pool_exchange("default")
 EDGE = edge_queue("web-1-a1b2c3")
 WORKER = worker_queue("app-1-d4e5f6")
 # "amq.default" is the name under which the broker checks the default exchange.
 NAMES = {
     *(exchange.name for exchange in EXCHANGES),
-    *(POOL, EDGE, WORKER, TAP_LOG, DEAD_QUEUE),
+    *(POOL, EDGE, WORKER, TAP_LOG, DEAD_QUEUE, POOL_EXCHANGE),
     *("amq.default", "amq.topic", "amq.direct", "amq.fanout", "amq.gen-x", "amq.rabbitmq.trace", "other"),
     *("xpool.default", "pool.", "pool", "edge.", "worker.", "rabbitbal", "rabbitbalxrequests", "a.rabbitbal.requests"),
 }
@@ -48,7 +49,7 @@ ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
     "worker": ({WORKER}, {RESPONSES, DEAD, WORKER}, {STREAMS, POOL, WORKER}),
     "tap": (set(), {EVENTS}, {TAP_LOG}),
     "topology": tuple(  # type: ignore[dict-item]
-        [{REQUESTS, RESPONSES, STREAMS, EVENTS, DEAD, POOL, TAP_LOG, DEAD_QUEUE}] * 3
+        [{REQUESTS, RESPONSES, STREAMS, EVENTS, DEAD, POOL, POOL_EXCHANGE, TAP_LOG, DEAD_QUEUE}] * 3
     ),
 }
 
@@ -145,7 +146,7 @@ def test_an_edge_binds_its_own_queue_to_responses_only() -> None:
 
 def test_a_worker_binds_its_own_queue_to_streams_only() -> None:
     assert may_bind("worker", WORKER, STREAMS, "app-1")
-    for exchange in (REQUESTS, RESPONSES, EVENTS, DEAD):
+    for exchange in (REQUESTS, RESPONSES, EVENTS, DEAD, POOL_EXCHANGE):
         assert not may_bind("worker", WORKER, exchange, "#")
     assert not may_bind("worker", POOL, STREAMS, "app-1")
 
@@ -163,11 +164,13 @@ def test_the_topology_job_may_declare_and_bind_everything_that_is_shared() -> No
         assert allowed("topology", "configure", queue.name)
     for binding in FIXED_BINDINGS:
         assert may_bind("topology", binding.queue, binding.exchange, binding.key)
-    assert may_bind("topology", POOL, REQUESTS, request_key("default"))
+    assert may_bind("topology", POOL_EXCHANGE, REQUESTS, request_key("default"))
+    for binding in topology.pool_bindings("default"):
+        assert may_bind("topology", binding.queue, binding.exchange, binding.key)
 
 
 def test_nobody_but_the_topology_job_changes_what_is_shared() -> None:
-    shared = {exchange.name for exchange in EXCHANGES} | {POOL, TAP_LOG, DEAD_QUEUE}
+    shared = {exchange.name for exchange in EXCHANGES} | {POOL, POOL_EXCHANGE, TAP_LOG, DEAD_QUEUE}
     for role in ROLES.keys() - {"topology"}:
         assert not any(allowed(role, "configure", name) for name in shared)
 
@@ -225,6 +228,12 @@ def test_fixed_bindings_join_objects_that_exist() -> None:
     assert {binding.queue for binding in FIXED_BINDINGS} == queues
     assert {binding.exchange for binding in FIXED_BINDINGS} <= set(exchanges)
     assert {exchanges[binding.exchange] for binding in FIXED_BINDINGS if binding.key} == {"topic"}
+
+
+def test_a_request_that_reaches_no_pool_reaches_no_tap_either() -> None:
+    """Else the broker would never return a request as unroutable."""
+    assert not any(binding.exchange == REQUESTS for binding in FIXED_BINDINGS)
+    assert {binding.queue for binding in topology.pool_bindings("default")} == {POOL, TAP_LOG}
 
 
 def test_names_are_unique_and_ours() -> None:

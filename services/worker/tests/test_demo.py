@@ -36,7 +36,7 @@ async def test_the_first_page_names_its_worker_and_links_the_others(demo: Target
     """It needs nothing else from anywhere."""
     response = await get(demo, b"/")
     page = response.body.decode()
-    assert (200, b"text/html; charset=utf-8") == (response.status, media_type(response))
+    assert (response.status, media_type(response)) == (200, b"text/html; charset=utf-8")
     assert "worker&lt;1&gt;" in page
     assert 'href="/whoami"' in page
     assert "http://" not in page
@@ -45,7 +45,7 @@ async def test_the_first_page_names_its_worker_and_links_the_others(demo: Target
 
 async def test_whoami_names_the_worker(demo: Target) -> None:
     """As plain text."""
-    assert b"worker<1>\n" == (await get(demo, b"/whoami")).body
+    assert (await get(demo, b"/whoami")).body == b"worker<1>\n"
 
 
 async def test_work_takes_its_time(demo: Target) -> None:
@@ -53,7 +53,7 @@ async def test_work_takes_its_time(demo: Target) -> None:
     loop = asyncio.get_running_loop()
     before = loop.time()
     response = await get(demo, b"/work?ms=30")
-    assert {"worker": "worker<1>", "ms": 30} == json.loads(response.body)
+    assert json.loads(response.body) == {"worker": "worker<1>", "ms": 30}
     assert loop.time() - before >= 0.029
 
 
@@ -79,7 +79,7 @@ async def test_echo_shows_the_request_as_it_came(demo: Target) -> None:
 async def test_echo_shows_bytes_that_are_no_text_in_base64(demo: Target) -> None:
     """JSON has no bytes."""
     response = await demo(Request("POST", b"/echo", [], b"\xff\x00"))
-    assert {"base64": "/wA="} == json.loads(response.body)["body"]
+    assert json.loads(response.body)["body"] == {"base64": "/wA="}
 
 
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 200_000])
@@ -87,12 +87,12 @@ async def test_bytes_has_the_size_that_was_asked_for(demo: Target, size: int) ->
     """And the same content each time."""
     response = await get(demo, b"/bytes/%d" % size)
     assert (bytes(range(256)) * 1000)[:size] == response.body
-    assert b"application/octet-stream" == media_type(response)
+    assert media_type(response) == b"application/octet-stream"
 
 
 async def test_stream_sends_its_chunks(demo: Target) -> None:
     """As many as were asked for."""
-    assert b"chunk 1 of 2\nchunk 2 of 2\n" == (await get(demo, b"/stream?chunks=2&ms=1")).body
+    assert (await get(demo, b"/stream?chunks=2&ms=1")).body == b"chunk 1 of 2\nchunk 2 of 2\n"
 
 
 @pytest.mark.parametrize(
@@ -112,14 +112,14 @@ async def test_status_answers_with_it(demo: Target, status: int, body: bytes) ->
 async def test_bad_numbers_are_refused(demo: Target, target: bytes) -> None:
     """With 400 and the bounds."""
     response = await get(demo, target)
-    assert 400 == response.status
+    assert response.status == 400
     assert b"is not a number from" in response.body
 
 
 @pytest.mark.parametrize("target", [b"/nothing", b"/whoami/", b"/bytes", b"//", b"*"])
 async def test_there_are_no_other_pages(demo: Target, target: bytes) -> None:
     """404."""
-    assert 404 == (await get(demo, target)).status
+    assert (await get(demo, target)).status == 404
 
 
 @pytest.mark.parametrize(
@@ -142,14 +142,14 @@ async def test_a_key_is_printed_at_the_start_of_the_run(demo: Target, capsys: py
     """A worker that dies in the middle has run it too."""
     work = asyncio.create_task(get(demo, b"/work?ms=600000&key=k"))
     await asyncio.wait((work,), timeout=0.02)
-    assert "k" == json.loads(capsys.readouterr().out)["key"]
+    assert json.loads(capsys.readouterr().out)["key"] == "k"
     work.cancel()
 
 
 async def test_a_request_without_a_key_prints_nothing(demo: Target, capsys: pytest.CaptureFixture[str]) -> None:
     """The log stays readable."""
     await get(demo, b"/whoami")
-    assert "" == capsys.readouterr().out
+    assert capsys.readouterr().out == ""
 
 
 async def test_crash_kills_its_own_process(demo: Target, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,4 +159,4 @@ async def test_crash_kills_its_own_process(demo: Target, monkeypatch: pytest.Mon
     monkeypatch.setattr("os.getpid", lambda: 4711)
     with pytest.raises(Exception, match="without sending a response"):
         await get(demo, b"/crash")
-    assert [(4711, signal.SIGKILL)] == killed
+    assert killed == [(4711, signal.SIGKILL)]

@@ -156,7 +156,7 @@ async def test_the_request_goes_on_as_it_came() -> None:
 async def test_what_concerns_another_connection_stays_behind() -> None:
     """Hop-by-hop fields, and an Expect that nobody waits for."""
     fields = [HOST, (b"Connection", b"x-hop"), (b"X-Hop", b"1"), (b"TE", b"trailers"), (b"Expect", b"100-continue")]
-    assert b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n" == await sent_for(Request("GET", b"/", fields))
+    assert await sent_for(Request("GET", b"/", fields)) == b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n"
 
 
 async def test_octets_that_no_uri_has_are_percent_encoded() -> None:
@@ -193,7 +193,7 @@ async def test_a_chunked_response_gets_a_length() -> None:
 
 async def test_a_response_that_ends_with_the_connection_is_whole() -> None:
     """HTTP/1.0 servers do that (RFC 9112 §6.3)."""
-    assert b"abc" == (await answer_to(GET, b"HTTP/1.0 200 OK\r\n\r\nabc", close=True)).body
+    assert (await answer_to(GET, b"HTTP/1.0 200 OK\r\n\r\nabc", close=True)).body == b"abc"
 
 
 async def test_interim_responses_are_skipped() -> None:
@@ -214,8 +214,8 @@ async def test_connections_are_kept_and_used_again() -> None:
     """Three requests, one connection."""
     async with serve(always(OK)) as (target, upstream):
         for _ in range(3):
-            assert b"ok" == (await target(GET)).body
-    assert 1 == upstream.connections
+            assert (await target(GET)).body == b"ok"
+    assert upstream.connections == 1
 
 
 async def test_there_are_no_more_connections_than_slots() -> None:
@@ -247,8 +247,8 @@ async def test_an_idempotent_request_is_repeated_when_its_kept_connection_was_cl
     """On a connection of its own, once."""
     async with serve(closes_kept_connections(after_request=True)) as (target, upstream):
         await target(GET)
-        assert b"ok" == (await target(Request(method, b"/", [HOST], b"data"))).body
-    assert 2 == upstream.connections
+        assert (await target(Request(method, b"/", [HOST], b"data"))).body == b"ok"
+    assert upstream.connections == 2
 
 
 async def test_the_repeated_request_does_not_use_another_kept_connection() -> None:
@@ -264,9 +264,9 @@ async def test_the_repeated_request_does_not_use_another_kept_connection() -> No
 
     async with serve(script) as (target, upstream):
         await asyncio.gather(target(GET), target(GET))
-        assert 2 == upstream.connections
-        assert b"ok" == (await target(GET)).body
-    assert 3 == upstream.connections
+        assert upstream.connections == 2
+        assert (await target(GET)).body == b"ok"
+    assert upstream.connections == 3
 
 
 async def test_a_post_is_not_repeated() -> None:
@@ -275,7 +275,7 @@ async def test_a_post_is_not_repeated() -> None:
         await target(GET)
         with pytest.raises(BadResponse, match="closed the connection without a response"):
             await target(Request("POST", b"/", [HOST], b"data"))
-    assert 1 == upstream.connections
+    assert upstream.connections == 1
 
 
 async def test_a_post_does_not_use_a_connection_that_is_known_to_be_closed() -> None:
@@ -284,8 +284,8 @@ async def test_a_post_does_not_use_a_connection_that_is_known_to_be_closed() -> 
         await target(GET)
         # The end of the first connection is in the socket's buffer once a second server round trip has passed.
         await target(GET)
-        assert b"ok" == (await target(Request("POST", b"/", [HOST], b"data"))).body
-    assert 3 == upstream.connections
+        assert (await target(Request("POST", b"/", [HOST], b"data"))).body == b"ok"
+    assert upstream.connections == 3
 
 
 async def test_a_response_that_had_begun_is_not_asked_for_again() -> None:
@@ -295,7 +295,7 @@ async def test_a_response_that_had_begun_is_not_asked_for_again() -> None:
         await target(GET)
         with pytest.raises(BadResponse, match="sent an invalid response"):
             await target(GET)
-    assert 1 == upstream.connections
+    assert upstream.connections == 1
 
 
 async def test_a_new_connection_that_is_closed_without_a_response_is_no_stale_one() -> None:
@@ -307,7 +307,7 @@ async def test_a_new_connection_that_is_closed_without_a_response_is_no_stale_on
     async with serve(script) as (target, upstream):
         with pytest.raises(BadResponse, match="closed the connection without a response"):
             await target(GET)
-    assert 1 == upstream.connections
+    assert upstream.connections == 1
 
 
 async def test_a_reset_connection_is_named() -> None:
@@ -348,7 +348,7 @@ async def test_an_invalid_response_is_named(answer: bytes, text: str) -> None:
 async def test_a_response_that_declares_too_much_is_refused_before_it_is_read() -> None:
     """No byte of its body has been sent, and it does not wait for any."""
     text = await refusal(b"HTTP/1.1 200 OK\r\nContent-Length: 100001\r\n\r\n")
-    assert "Content-Length 100001 is larger than the response limit of 100000 bytes" == text
+    assert text == "Content-Length 100001 is larger than the response limit of 100000 bytes"
 
 
 async def test_a_response_that_grows_too_large_is_refused() -> None:
@@ -384,7 +384,7 @@ async def test_a_slow_upstream_is_waited_for() -> None:
         await asyncio.wait((request,), timeout=0.05)
         assert not request.done()
         release.set()
-        assert b"ok" == (await request).body
+        assert (await request).body == b"ok"
 
 
 @pytest.mark.parametrize("before", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"])
@@ -399,7 +399,7 @@ async def test_cancelling_closes_the_connection(before: bytes) -> None:
             return
         await connection.send(before)
         arrived.set()
-        assert b"" == await connection.reader.read()
+        assert await connection.reader.read() == b""
         closed.set()
 
     async with serve(script, slots=1) as (target, _):
@@ -409,7 +409,7 @@ async def test_cancelling_closes_the_connection(before: bytes) -> None:
         with pytest.raises(asyncio.CancelledError):
             await request
         await asyncio.wait_for(closed.wait(), 5)
-        assert b"ok" == (await asyncio.wait_for(target(GET), 5)).body
+        assert (await asyncio.wait_for(target(GET), 5)).body == b"ok"
 
 
 async def test_a_refused_connection_is_named(unused_tcp_port: int) -> None:
@@ -432,8 +432,8 @@ async def test_a_unix_socket_is_served(tmp_path: Path) -> None:
     """One connection to see that it is there, one for the requests."""
     async with serve(always(OK), tmp_path / "app.sock") as (target, upstream):
         await target.start()
-        assert [b"ok", b"ok"] == [(await target(GET)).body, (await target(GET)).body]
-    assert 2 == upstream.connections
+        assert [(await target(GET)).body, (await target(GET)).body] == [b"ok", b"ok"]
+    assert upstream.connections == 2
 
 
 async def test_the_start_waits_for_the_upstream(tmp_path: Path) -> None:
@@ -447,7 +447,7 @@ async def test_the_start_waits_for_the_upstream(tmp_path: Path) -> None:
     async with serve(always(OK), path):
         await asyncio.wait_for(start, 5)
     await target.stop()
-    assert ["waiting for the upstream"] == [call.args[0] for call in log.calls]
+    assert [call.args[0] for call in log.calls] == ["waiting for the upstream"]
 
 
 async def test_the_start_gives_up_in_the_end(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The WSGI target: the environ, start_response, write and close of PEP 3333, and every way of getting them wrong."""
 
 import asyncio
+import contextlib
 import contextvars
+import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -34,7 +36,7 @@ async def run(app: Any, request: Request = GET, **options: Any) -> Response:
         await target.stop()
 
 
-def answers(body: Any, status: str = "200 OK", headers: Any = TEXT) -> Any:
+def answers(body: Any, status: Any = "200 OK", headers: Any = TEXT) -> Any:
     def app(environ: Any, start_response: Any) -> Any:
         start_response(status, headers)
         return body
@@ -99,7 +101,7 @@ async def test_the_environ_describes_the_request() -> None:
 async def test_what_the_request_does_not_have_is_absent_or_has_its_default() -> None:
     """SERVER_NAME and SERVER_PORT can never be empty; CONTENT_TYPE and CONTENT_LENGTH may be absent."""
     environ = await environ_of(GET, slots=1)
-    assert ("localhost", "80", "") == (environ["SERVER_NAME"], environ["SERVER_PORT"], environ["REMOTE_ADDR"])
+    assert (environ["SERVER_NAME"], environ["SERVER_PORT"], environ["REMOTE_ADDR"]) == ("localhost", "80", "")
     assert not {"CONTENT_TYPE", "CONTENT_LENGTH"} & set(environ)
     assert not [name for name in environ if name.startswith("HTTP_")]
     assert environ["wsgi.multithread"] is False
@@ -109,14 +111,14 @@ async def test_repeated_fields_are_joined() -> None:
     """By commas; cookies by semicolons."""
     fields = [(b"X-A", b"1"), (b"Cookie", b"a=1"), (b"x-a", b"2"), (b"cookie", b"b=2")]
     environ = await environ_of(Request("GET", b"/", fields))
-    assert ("1,2", "a=1; b=2") == (environ["HTTP_X_A"], environ["HTTP_COOKIE"])
+    assert (environ["HTTP_X_A"], environ["HTTP_COOKIE"]) == ("1,2", "a=1; b=2")
 
 
 async def test_fields_that_could_pass_for_others_are_dropped() -> None:
     """X_Forwarded_For would become HTTP_X_FORWARDED_FOR, and Proxy HTTP_PROXY (httpoxy)."""
     fields = [(b"X_Forwarded_For", b"6.6.6.6"), (b"Content_Length", b"9"), (b"Proxy", b"http://evil"), (b"X-B", b"1")]
     environ = await environ_of(Request("GET", b"/", fields))
-    assert ["HTTP_X_B"] == [name for name in environ if name.startswith("HTTP_")]
+    assert [name for name in environ if name.startswith("HTTP_")] == ["HTTP_X_B"]
     assert "CONTENT_LENGTH" not in environ
 
 
@@ -132,8 +134,8 @@ async def test_the_validator_of_the_standard_library_is_content() -> None:
 
     for host in (b"example.org", b"[::1]:80", b""):
         request = Request("POST", b"/a%20b?c", [(b"Host", host), (b"Content-Length", b"4")], b"data")
-        assert b"data" == (await run(app, request)).body
-    assert b"" == (await run(app)).body
+        assert (await run(app, request)).body == b"data"
+    assert (await run(app)).body == b""
 
 
 async def test_the_response_is_what_the_application_gave() -> None:
@@ -151,7 +153,7 @@ async def test_start_response_may_be_called_at_the_first_iteration() -> None:
         start_response("200 OK", [])
         yield b"lazy"
 
-    assert b"lazy" == (await run(app)).body
+    assert (await run(app)).body == b"lazy"
 
 
 async def test_write_precedes_what_is_returned() -> None:
@@ -163,7 +165,7 @@ async def test_write_precedes_what_is_returned() -> None:
         write(b"b")
         return [b"c"]
 
-    assert b"abc" == (await run(app)).body
+    assert (await run(app)).body == b"abc"
 
 
 async def test_head_keeps_the_length_and_drops_the_body() -> None:
@@ -303,11 +305,9 @@ class Closing:
 async def test_the_iterable_is_closed_however_it_ends(chunks: list[Any]) -> None:
     """Frameworks give their database connections back there."""
     closed = []
-    try:
+    with contextlib.suppress(BadResponse):
         await run(answers(Closing(iter(chunks), lambda: closed.append(True))))
-    except BadResponse:
-        pass
-    assert [True] == closed
+    assert closed == [True]
 
 
 async def test_an_error_in_close_is_logged_and_the_response_stands() -> None:
@@ -317,8 +317,8 @@ async def test_an_error_in_close_is_logged_and_the_response_stands() -> None:
     def close() -> None:
         raise OSError("gone")
 
-    assert b"a" == (await run(answers(Closing(iter([b"a"]), close)), log=log)).body
-    assert "gone" == str(log.calls[0].kwargs["exc_info"])
+    assert (await run(answers(Closing(iter([b"a"]), close)), log=log)).body == b"a"
+    assert str(log.calls[0].kwargs["exc_info"]) == "gone"
 
 
 async def test_requests_run_side_by_side_in_as_many_threads_as_slots() -> None:
@@ -346,11 +346,11 @@ async def test_context_variables_of_the_caller_are_seen() -> None:
         start_response("200 OK", [])
         return [variable.get()]
 
-    assert b"set by the consumer" == (await run(app)).body
+    assert (await run(app)).body == b"set by the consumer"
 
 
 async def test_a_cancelled_request_ends_at_its_next_piece_of_body() -> None:
-    """The caller hears at once; the thread is free when the application hands over again, and the iterable is closed."""
+    """The caller hears at once; the thread is free when the application hands over again; the iterable is closed."""
     entered, go_on, closed = threading.Event(), threading.Event(), threading.Event()
     pieces = []
 
@@ -370,7 +370,7 @@ async def test_a_cancelled_request_ends_at_its_next_piece_of_body() -> None:
         await request
     go_on.set()
     assert await asyncio.to_thread(closed.wait, 10)
-    assert [0] == pieces
+    assert pieces == [0]
     await target.stop()
 
 
@@ -396,14 +396,14 @@ async def test_a_request_cancelled_before_its_thread_is_free_never_runs() -> Non
     with pytest.raises(asyncio.CancelledError):
         await waiting
     go_on.set()
-    assert 200 == (await running).status
+    assert (await running).status == 200
     await target.stop()
-    assert ["/a"] == ran
+    assert ran == ["/a"]
 
 
 async def test_flask_answers() -> None:
     """One real framework, where it is installed."""
-    flask = pytest.importorskip("flask")
+    flask = importlib.import_module("flask")
     app = flask.Flask("shop")
 
     @app.post("/echo/<name>")  # type: ignore[untyped-decorator, unused-ignore]
@@ -412,4 +412,27 @@ async def test_flask_answers() -> None:
 
     request = Request("POST", b"/echo/caf%C3%A9", [(b"Host", b"h"), (b"Content-Length", b"1")], b"x")
     response = await run(app, request)
-    assert b'{"body":"x","name":"caf\\u00e9","url":"http://h/echo/caf\\u00e9"}\n' == response.body
+    assert response.body == b'{"body":"x","name":"caf\\u00e9","url":"http://h/echo/caf\\u00e9"}\n'
+
+
+async def test_a_cancelled_call_ends_when_its_thread_does() -> None:
+    """A slot must not be free while its thread is not: the next request would wait for it in this worker."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def app(environ: Any, start_response: Any) -> Any:
+        entered.set()
+        go_on.wait(10)
+        start_response("200 OK", [])
+        return []
+
+    target = target_of(app, slots=1)
+    await target.start()
+    running = asyncio.create_task(target(Request("GET", b"/")))
+    assert await asyncio.to_thread(entered.wait, 10)
+    running.cancel()
+    await asyncio.wait({running}, timeout=0.05)
+    assert not running.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await target.stop()

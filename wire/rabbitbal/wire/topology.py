@@ -31,6 +31,15 @@ def pool_queue(pool: str) -> str:
     return f"pool.{pool}"
 
 
+def pool_exchange(pool: str) -> str:
+    """Routes are bound to this exchange, and it leads to the pool's queue and to the tap.
+
+    Were the tap bound to `rabbitbal.requests` itself, every request would be routed somewhere, and the broker would
+    never return one as unroutable. So the tap sees what a pool gets.
+    """
+    return f"rabbitbal.pool.{pool}"
+
+
 def edge_queue(edge: str) -> str:
     return f"edge.{edge}"
 
@@ -100,11 +109,15 @@ DEAD_QUEUES = (
     ),
 )
 FIXED_BINDINGS = (
-    Binding(TAP_LOG, REQUESTS, "request.#"),
     Binding(TAP_LOG, RESPONSES, "response.#"),
     Binding(TAP_LOG, EVENTS, "ended.#"),
     Binding(DEAD_QUEUE, DEAD, ""),
 )
+
+
+def pool_bindings(name: str) -> tuple[Binding, ...]:
+    """What makes an exchange and a queue a pool."""
+    return (Binding(pool_queue(name), pool_exchange(name), ""), Binding(TAP_LOG, pool_exchange(name), ""))
 
 
 def pool(name: str, length: int, length_bytes: int) -> Queue:

@@ -7,7 +7,7 @@ are not used: they hide the moment of the loss, and that moment decides what bec
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -34,6 +34,26 @@ LONGEST_DELAY = 2.0
 
 # What a lost connection raises in whoever is using it. aiormq's errors about closed channels are RuntimeErrors.
 LOSSES = (AMQPError, OSError, RuntimeError, EOFError, TimeoutError)
+
+
+@contextlib.contextmanager
+def losses_named() -> Iterator[None]:
+    """Turn the two losses that the library does not name into ConnectionResetError.
+
+    When heartbeats stop, the library cancels its own reader and hands that CancelledError to everybody who waits for
+    the broker. When the broker closes right behind its last frame, they get a bare Exception.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ConnectionResetError("no heartbeat from the broker") from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise ConnectionResetError("connection closed by the broker") from error
 
 
 @dataclass(frozen=True)
@@ -106,7 +126,8 @@ class Link:
         delay = FIRST_DELAY
         while True:
             try:
-                await self._live()
+                with losses_named():
+                    await self._live()
                 delay = FIRST_DELAY
             except LOSSES as error:
                 log.warning("broker.unreachable", link=self.name, error=str(error) or type(error).__name__)
@@ -191,8 +212,9 @@ class Publisher:
         )
         try:
             to = await channel.get_exchange(exchange, ensure=False)
-            async with asyncio.timeout(timeout):
-                result = await to.publish(message, key, mandatory=True)
+            with losses_named():
+                async with asyncio.timeout(timeout):
+                    result = await to.publish(message, key, mandatory=True)
         except DeliveryError:
             return Verdict.REJECTED
         except LOSSES as error:
@@ -201,14 +223,19 @@ class Publisher:
 
 
 class Delivery:
-    """A message that a consumer received."""
+    """A message that a consumer received. It is settled once: the first `ack` or `requeue` counts."""
 
-    __slots__ = ("_message", "body", "redelivered")
+    __slots__ = ("_message", "_settled", "body", "redelivered")
 
     def __init__(self, message: AbstractIncomingMessage) -> None:
         self._message = message
+        self._settled = False
         self.body = message.body
         self.redelivered = bool(message.redelivered)
+
+    @property
+    def settled(self) -> bool:
+        return self._settled
 
     def envelope(self) -> Envelope:
         """Raises WireError."""
@@ -223,15 +250,20 @@ class Delivery:
 
     async def ack(self) -> bool:
         """False when the channel is gone: then the broker has already given the message to somebody else."""
-        return await self._settle(self._message.ack())
+        return await self._settle(self._message.ack)
 
     async def requeue(self) -> bool:
         """Give the message back to the broker."""
-        return await self._settle(self._message.nack(requeue=True))
+        return await self._settle(self._message.nack)
 
-    async def _settle(self, action: Awaitable[None]) -> bool:
+    async def _settle(self, action: Callable[[], Awaitable[None]]) -> bool:
+        # A second answer would be a protocol error, and the broker would close the channel with all that runs on it.
+        if self._settled:
+            return False
+        self._settled = True
         try:
-            await action
+            with losses_named():
+                await action()
         except LOSSES:
             return False
         return True
@@ -286,6 +318,11 @@ class Topologist:
     async def bind(self, binding: topology.Binding) -> None:
         queue = await self._channel.get_queue(binding.queue, ensure=False)
         await queue.bind(binding.exchange, binding.key)
+
+    async def route(self, key: str, pool: str) -> None:
+        """Bind a pool to the requests of one routing key."""
+        exchange = await self._channel.get_exchange(topology.pool_exchange(pool), ensure=False)
+        await exchange.bind(topology.REQUESTS, key)
 
     async def exists(self, queue: str) -> bool:
         """Ask on a channel of its own: the broker closes the channel when the answer is no."""

@@ -1,11 +1,12 @@
 """Settings: frozen dataclasses read once from `RABBITBAL_*` variables.
 
 A field ``body_limit: int = 8388608`` is the variable ``RABBITBAL_BODY_LIMIT``. A bad value stops the program with one
-line that names the variable. A field's metadata may hold ``help``, ``least``, ``most`` and ``secret``.
+line that names the variable. A field's metadata may hold ``help``, ``least``, ``most``, ``matches`` and ``secret``.
 """
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 PREFIX = "RABBITBAL_"
+BROKER_URL = r"amqps?://[^/\s]+(/\S*)?"
+INSTANCE = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+LOG_LEVEL = "debug|info|warning|error"
 T = TypeVar("T", bound="DataclassInstance")
 
 
@@ -27,10 +31,15 @@ def setting(
     *,
     least: float | None = None,
     most: float | None = None,
+    matches: str | None = None,
     secret: bool = False,
 ) -> Any:
-    """A dataclass field with what `describe` and `read` need to know about it. Bounds are inclusive."""
-    return dataclasses.field(default=default, metadata={"help": help, "least": least, "most": most, "secret": secret})
+    """A dataclass field with what `describe` and `read` need to know about it.
+
+    Bounds are inclusive; ``matches`` is a regular expression that the whole text must match.
+    """
+    metadata = {"help": help, "least": least, "most": most, "matches": matches, "secret": secret}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def variable(name: str) -> str:
@@ -67,6 +76,8 @@ def _parse(name: str, text: str, field: "dataclasses.Field[Any]") -> Any:
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
         if kind is Path or kind == Path | None:
             return Path(text)
+        if (pattern := field.metadata.get("matches")) is not None and not re.fullmatch(pattern, text):
+            raise SettingsError(f"{name}={_without_password(text)!r} must match {pattern}")
         return text
     except (ValueError, KeyError) as error:
         if isinstance(error, SettingsError):
@@ -87,7 +98,13 @@ def describe(kind: type[Any]) -> str:
 def public(settings: Any) -> dict[str, Any]:
     """The settings as plain values, less the secret ones."""
     return {
-        variable(field.name): value if isinstance(value := getattr(settings, field.name), int | float) else str(value)
+        variable(field.name): value
+        if isinstance(value := getattr(settings, field.name), int | float)
+        else _without_password(str(value))
         for field in dataclasses.fields(settings)
         if not field.metadata.get("secret")
     }
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", text)

@@ -42,10 +42,11 @@ async def _declare(broker: Topologist, settings: Settings) -> None:
             new = not await broker.exists(queue.name)
             if new:
                 await broker.queue(queue, settings.queue_type)
+            await broker.exchange(topology.Exchange(topology.pool_exchange(name), "fanout"))
+            for binding in topology.pool_bindings(name):
+                await broker.bind(binding)
             # An operator may have moved the binding since; a second run of this job must not bring it back.
             if new and name == topology.DEFAULT_POOL:
-                await broker.bind(
-                    topology.Binding(queue.name, topology.REQUESTS, topology.request_key(topology.DEFAULT_ROUTE))
-                )
+                await broker.route(topology.request_key(topology.DEFAULT_ROUTE), name)
             log.info("topology.pool", pool=name, new=new)
     log.info("topology.declared")

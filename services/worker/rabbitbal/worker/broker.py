@@ -48,10 +48,10 @@ class WorkerBroker:
     async def leave(self) -> None:
         """Take no more: on return the broker delivers nothing further."""
         self._leaving = True
-        for pool, cancel in list(self._consuming.items()):
+        while self._consuming:
+            _, cancel = self._consuming.popitem()
             with contextlib.suppress(*LOSSES):
                 await cancel()
-            self._consuming.pop(pool, None)
 
     async def _consume(self, session: Session) -> None:
         # Without a way to answer there is no point in taking requests.
@@ -60,7 +60,8 @@ class WorkerBroker:
         channel = await session.channel()
         await private_queue(channel, own, topology.STREAMS, self._worker, topology.PRIVATE_QUEUE_ARGUMENTS)
         await consume(channel, own, self._told, no_ack=True)
-        for pool in self._slots:
+        # The connection may come back while what runs is being finished; nothing new is taken then.
+        for pool in () if self._leaving else self._slots:
             await self._join(session, pool)
 
     async def _join(self, session: Session, pool: str) -> None:
@@ -70,8 +71,12 @@ class WorkerBroker:
         is back; what runs for other pools goes on.
         """
 
+        cancel: Callable[[], Awaitable[None]] | None = None
+
         def lost(why: str) -> None:
-            if self._consuming.pop(pool, None) is not None and not self._leaving:
+            # A channel may tell of its end twice, or when another has taken its place.
+            if cancel is not None and self._consuming.get(pool) is cancel:
+                del self._consuming[pool]
                 log.warning("pool.lost", pool=pool, why=why)
                 task = asyncio.ensure_future(self._rejoin(session, pool))
                 self._renewals.add(task)
@@ -83,8 +88,10 @@ class WorkerBroker:
             await self.handle(delivery, pool)
 
         cancel = await consume(channel, topology.pool_queue(pool), received)
-        if not self._leaving:
-            self._consuming[pool] = cancel
+        if self._leaving:
+            await cancel()
+            return
+        self._consuming[pool] = cancel
         log.info("pool.joined", pool=pool, slots=self._slots[pool])
 
     async def _rejoin(self, session: Session, pool: str) -> None:

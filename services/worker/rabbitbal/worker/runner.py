@@ -40,6 +40,7 @@ class Runner:
         self._target = target
         self._claim_after = claim_after
         self._running: dict[asyncio.Task[None], tuple[str, Delivery]] = {}
+        self._claims: set[asyncio.Future[bool]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._giving_up = False
@@ -84,7 +85,7 @@ class Runner:
         except WireError as error:
             await self._dead(delivery, error)
         except Exception:
-            # Left to the broker: it stays unacknowledged no longer than this worker lives.
+            # Whoever gets it next asks the edge whether it may run again.
             log.exception("worker.defect", id=envelope.correlation_id)
             await delivery.requeue()
         finally:
@@ -141,8 +142,9 @@ class Runner:
 
     def cancel(self, correlation_id: str) -> None:
         """The edge says that nobody waits for this request any longer."""
-        for task, (running, _) in self._running.items():
-            if running == correlation_id:
+        for task, (running, delivery) in self._running.items():
+            # An acknowledgement that was cut off would hold its slot for ever.
+            if running == correlation_id and not delivery.settled:
                 log.info("request.cancelled", id=correlation_id)
                 task.cancel()
 
@@ -156,7 +158,9 @@ class Runner:
         task = asyncio.ensure_future(
             self._tell(envelope, self._reply(envelope, Kind.CLAIM, pool), b"", PUBLISH_TIMEOUT)
         )
-        _keep(task)
+        # The loop holds tasks weakly.
+        self._claims.add(task)
+        task.add_done_callback(self._claims.discard)
 
     def _reply(self, envelope: Envelope, kind: Kind, pool: str) -> Envelope:
         return Envelope(
@@ -171,14 +175,16 @@ class Runner:
     async def _tell(self, envelope: Envelope, message: Envelope, payload: bytes, grace: float) -> bool:
         """Publish to the edge that waits. True when the broker has it, or when that edge is no more."""
         assert envelope.reply_to is not None  # noqa: S101 - checked on arrival
+        return await self._publish(topology.RESPONSES, envelope.reply_to, message, payload, grace)
+
+    async def _publish(self, exchange: str, key: str, message: Envelope, payload: bytes, grace: float) -> bool:
+        """Publish, again and again within the grace. True when the broker took it or had no queue for it."""
         try:
             async with asyncio.timeout(grace):
                 while True:
                     await self._broker.wait_up()
                     try:
-                        verdict = await self._broker.publish(
-                            topology.RESPONSES, envelope.reply_to, message, payload, timeout=PUBLISH_TIMEOUT
-                        )
+                        verdict = await self._broker.publish(exchange, key, message, payload, timeout=PUBLISH_TIMEOUT)
                     except Disconnected:
                         await asyncio.sleep(RETRY_PERIOD)
                         continue
@@ -195,21 +201,10 @@ class Runner:
         envelope = Envelope(
             kind=Kind.REQUEST, correlation_id="malformed", app_id=self._worker, reason=Reason.BAD_REQUEST
         )
-        try:
-            await self._broker.publish(topology.DEAD, "", envelope, delivery.body, timeout=PUBLISH_TIMEOUT)
-        except Disconnected:
+        if await self._publish(topology.DEAD, "", envelope, delivery.body, PUBLISH_TIMEOUT):
+            await delivery.ack()
+        else:
             await delivery.requeue()
-            return
-        await delivery.ack()
-
-
-_kept: set[asyncio.Future[bool]] = set()
-
-
-def _keep(task: "asyncio.Future[bool]") -> None:
-    """The loop holds tasks weakly; hold this one until it is done."""
-    _kept.add(task)
-    task.add_done_callback(_kept.discard)
 
 
 def _printable(target: bytes) -> str:

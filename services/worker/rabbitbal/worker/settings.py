@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from rabbitbal.runtime.settings import SettingsError, setting
+from rabbitbal.runtime.settings import BROKER_URL, INSTANCE, LOG_LEVEL, SettingsError, setting
 from rabbitbal.wire.topology import DEFAULT_POOL
 
 MIB = 1024 * 1024
@@ -14,7 +14,7 @@ _POOL = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})(?::([0-9]{1,4}))?")
 
 @dataclass(frozen=True)
 class Settings:
-    broker_url: str = setting("amqp://worker@rabbitmq:5672/", "broker and user")
+    broker_url: str = setting("amqp://worker@rabbitmq:5672/", "broker and user", matches=BROKER_URL)
     broker_password_file: Path | None = setting(None, "file that holds the user's password", secret=True)
     app: str = setting("", "application to run, module:attribute, ASGI or WSGI")
     app_dir: str = setting("/app", "directory that the application is imported from")
@@ -26,8 +26,8 @@ class Settings:
         0.1, "seconds that a request runs before the edge is told who runs it", least=0, most=60
     )
     response_limit: int = setting(8 * MIB, "largest response body, bytes", least=1024, most=15 * MIB)
-    worker_id: str = setting("", "name of this worker; made up from the host name if not set")
-    log_level: str = setting("info", "debug, info, warning or error")
+    worker_id: str = setting("", "name of this worker; made up from the host name if not set", matches=INSTANCE)
+    log_level: str = setting("info", "debug, info, warning or error", matches=LOG_LEVEL)
 
     def slots(self) -> dict[str, int]:
         """Slots by pool. Raises SettingsError."""

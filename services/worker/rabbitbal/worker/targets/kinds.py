@@ -55,9 +55,10 @@ def _kind_of_class(app: type, name: str) -> str:
 
 def _unwrap(call: Callable[..., Any]) -> Callable[..., Any]:
     """What is under the decorators. Those of a method wrap its function, so it is bound again."""
-    if inspect.ismethod(call):
+    if isinstance(call, types.MethodType):
         return types.MethodType(inspect.unwrap(call.__func__), call.__self__)
-    return inspect.unwrap(call)
+    unwrapped: Callable[..., Any] = inspect.unwrap(call)
+    return unwrapped
 
 
 def _accepts(call: Callable[..., Any], count: int) -> bool:

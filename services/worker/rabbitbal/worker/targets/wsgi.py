@@ -1,7 +1,7 @@
 """Runs a WSGI application (PEP 3333) in threads of this process.
 
-A thread cannot be cancelled: when a request is, its application runs on until it next hands over a piece of body, and
-occupies its thread so long.
+A thread cannot be cancelled: when a request is, its application runs on until it next hands over a piece of body. The
+call ends when the thread does, so that a slot is free only when a thread is.
 """
 
 import asyncio
@@ -44,10 +44,15 @@ class WsgiTarget:
     async def __call__(self, request: Request) -> Response:
         call = _Call(self._app, request, self._limit, self._log, multithread=self._slots > 1)
         context = contextvars.copy_context()
+        thread = self._threads.submit(context.run, call.run)
+        running = asyncio.wrap_future(thread)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, call.run)
+            return await asyncio.shield(running)
         except asyncio.CancelledError:
             call.abandoned = True
+            if not thread.cancel():  # it has begun
+                await asyncio.wait({running})
+                running.exception()  # taken note of: nobody waits for it
             raise
 
 

@@ -1,0 +1,457 @@
+"""Links and publishers against a server that speaks just enough AMQP 0-9-1 to break at chosen moments.
+
+What is asserted here is what aio-pika and aiormq really do when a connection ends, not what their documents say.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pamqp.frame
+import pytest
+from pamqp import commands, header
+from pamqp.body import ContentBody
+from pamqp.heartbeat import Heartbeat
+
+from rabbitbal.runtime.broker import (
+    Delivery,
+    Disconnected,
+    Link,
+    Publisher,
+    Server,
+    Session,
+    Verdict,
+    consume,
+    losses_named,
+    private_queue,
+)
+from rabbitbal.wire.envelope import Envelope, Kind
+
+ENVELOPE = Envelope(Kind.CANCEL, "c0ffee", "edge-1")
+CAPABILITIES = {"publisher_confirms": True, "basic.nack": True, "consumer_cancel_notify": True}
+Basic = commands.Basic
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Poll until the condition holds; fail when the deadline passes."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come to hold"
+        await asyncio.sleep(0.005)
+
+
+class Client:
+    """One connection to the server below."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.publishes = 0
+        self.channels: set[int] = set()
+        self.properties: dict[str, Any] = {}
+
+    def send(self, channel: int, *frames: Any) -> None:
+        self.writer.write(b"".join(pamqp.frame.marshal(frame, channel) for frame in frames))
+
+
+class AmqpServer:
+    """Answers what a client needs. ``silent_to`` are methods it does not answer; ``verdict`` is how it confirms."""
+
+    def __init__(self) -> None:
+        self.clients: list[Client] = []
+        self.silent_to: set[type] = set()
+        self.verdict: str = "ack"
+        self.seen: list[Any] = []
+        self.published: list[tuple[Any, header.ContentHeader]] = []
+        self.consumers: dict[str, tuple[Client, int]] = {}
+        self.port = 0
+
+    async def start(self) -> asyncio.Server:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        return server
+
+    def count(self, method: type) -> int:
+        return sum(isinstance(frame, method) for frame in self.seen)
+
+    def drop(self) -> None:
+        """End all connections without a word, as a killed broker does."""
+        while self.clients:
+            self.clients.pop().writer.transport.abort()
+
+    def deliver(self, tag: str, body: bytes, number: int = 1) -> None:
+        client, channel = self.consumers[tag]
+        properties = Basic.Properties(
+            message_type="cancel",
+            correlation_id="c0ffee",
+            app_id="edge-1",
+            headers={"version": 1, "attempt": 1},
+        )
+        client.send(
+            channel,
+            Basic.Deliver(consumer_tag=tag, delivery_tag=number, redelivered=False, exchange="e", routing_key="k"),
+            header.ContentHeader(0, len(body), properties),
+            ContentBody(body),
+        )
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = Client(writer)
+        try:
+            await reader.readexactly(8)
+            self.clients.append(client)
+            client.send(0, commands.Connection.Start(server_properties={"capabilities": CAPABILITIES}))
+            while True:
+                head = await reader.readexactly(7)
+                rest = await reader.readexactly(int.from_bytes(head[3:7], "big") + 1)
+                _, channel, frame = pamqp.frame.unmarshal(head + rest)
+                self.seen.append(frame)
+                if type(frame) not in self.silent_to:
+                    self._answer(client, channel, frame)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    def _answer(self, client: Client, channel: int, frame: Any) -> None:
+        answers: dict[type, Any] = {
+            commands.Connection.StartOk: commands.Connection.Tune(2047, 131072, 10),
+            commands.Connection.Open: commands.Connection.OpenOk(),
+            commands.Connection.Close: commands.Connection.CloseOk(),
+            commands.Channel.Open: commands.Channel.OpenOk(),
+            commands.Channel.Close: commands.Channel.CloseOk(),
+            commands.Confirm.Select: commands.Confirm.SelectOk(),
+            commands.Queue.Bind: commands.Queue.BindOk(),
+            Basic.Qos: Basic.QosOk(),
+        }
+        if isinstance(frame, commands.Channel.Open):
+            client.channels.add(channel)
+        if type(frame) in answers:
+            client.send(channel, answers[type(frame)])
+        elif isinstance(frame, commands.Queue.Declare):
+            client.send(channel, commands.Queue.DeclareOk(frame.queue, 0, 0))
+        elif isinstance(frame, Basic.Consume):
+            self.consumers[frame.consumer_tag] = (client, channel)
+            client.send(channel, Basic.ConsumeOk(frame.consumer_tag))
+        elif isinstance(frame, Basic.Cancel):
+            client.send(channel, Basic.CancelOk(frame.consumer_tag))
+        elif isinstance(frame, Basic.Publish):
+            client.publishes += 1
+            self.published.append((frame, header.ContentHeader()))
+        elif isinstance(frame, header.ContentHeader):
+            self.published[-1] = (self.published[-1][0], frame)
+            if frame.body_size == 0:
+                self._confirm(client, channel)
+        elif isinstance(frame, ContentBody):
+            self._confirm(client, channel)
+
+    def _confirm(self, client: Client, channel: int) -> None:
+        if self.verdict == "nack":
+            client.send(channel, Basic.Nack(client.publishes))
+        elif self.verdict == "return":
+            publish, content = self.published[-1]
+            returned = Basic.Return(312, "NO_ROUTE", publish.exchange, publish.routing_key)
+            client.send(channel, returned, header.ContentHeader(0, 0, content.properties), Basic.Ack(client.publishes))
+        elif self.verdict == "ack":
+            client.send(channel, Basic.Ack(client.publishes))
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[AmqpServer]:
+    amqp = AmqpServer()
+    listener = await amqp.start()
+    yield amqp
+    amqp.drop()
+    listener.close()
+
+
+def at(server: AmqpServer, heartbeat: int = 10) -> Server:
+    return Server(f"amqp://somebody:secret@127.0.0.1:{server.port}/", None, heartbeat)
+
+
+@asynccontextmanager
+async def running(link: Link) -> AsyncIterator[Link]:
+    task = asyncio.ensure_future(link.run())
+    try:
+        yield link
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled(), "the link ended by itself"
+
+
+@pytest.mark.parametrize(
+    ("confirms", "verdict"),
+    [("ack", Verdict.ROUTED), ("nack", Verdict.REJECTED), ("return", Verdict.UNROUTABLE)],
+)
+async def test_a_publish_has_the_verdict_of_the_broker(server: AmqpServer, confirms: str, verdict: Verdict) -> None:
+    """An ack, a nack (the queue is full) and a return (no queue is bound) are told apart, with and without a body."""
+    publisher = Publisher("test", at(server))
+    async with running(publisher.link):
+        await until(lambda: publisher.up)
+        server.verdict = confirms
+        assert verdict is await publisher.publish("e", "k", ENVELOPE, b"", timeout=2)
+        assert verdict is await publisher.publish("e", "k", ENVELOPE, b"body", timeout=2)
+    assert [True, True] == [publish.mandatory for publish, _ in server.published]
+
+
+async def test_a_publish_carries_the_envelope(server: AmqpServer) -> None:
+    """Properties and headers on the wire are those of docs/wire-format.md; the expiration is in milliseconds."""
+    publisher = Publisher("test", at(server))
+    envelope = Envelope(Kind.REQUEST, "c0ffee", "edge-1", reply_to="response.edge-1", expiration=1500, attempt=2)
+    async with running(publisher.link):
+        await until(lambda: publisher.up)
+        await publisher.publish("e", "k", envelope, b"x", timeout=2)
+    properties = server.published[0][1].properties
+    assert ("request", "c0ffee", "edge-1", "response.edge-1", "1500", "message/http") == (
+        properties.message_type,
+        properties.correlation_id,
+        properties.app_id,
+        properties.reply_to,
+        properties.expiration,
+        properties.content_type,
+    )
+    assert {"version": 1, "attempt": 2} == properties.headers
+
+
+async def test_a_publish_without_a_connection_was_certainly_not_sent(server: AmqpServer) -> None:
+    """The edge may wait and send even what is not safe to repeat."""
+    publisher = Publisher("test", at(server))
+    with pytest.raises(Disconnected) as caught:
+        await publisher.publish("e", "k", ENVELOPE, timeout=1)
+    assert caught.value.sent is False
+
+
+async def test_a_publish_that_is_not_confirmed_in_time_may_have_been_sent(server: AmqpServer) -> None:
+    """The time bound holds although the broker is silent, and the next publish on the channel is not disturbed."""
+    publisher = Publisher("test", at(server))
+    async with running(publisher.link):
+        await until(lambda: publisher.up)
+        server.verdict = "silence"
+        with pytest.raises(Disconnected) as caught:
+            await publisher.publish("e", "k", ENVELOPE, timeout=0.05)
+        assert caught.value.sent is True
+        server.verdict = "ack"
+        assert Verdict.ROUTED is await publisher.publish("e", "k", ENVELOPE, timeout=2)
+
+
+async def test_a_late_confirm_of_a_publish_given_up_disturbs_nobody(server: AmqpServer) -> None:
+    """Confirms for publishes that timed out or were cancelled find nobody, and the connection lives."""
+    publisher = Publisher("test", at(server))
+    async with running(publisher.link):
+        await until(lambda: publisher.up)
+        server.verdict = "silence"
+        with pytest.raises(Disconnected):
+            await publisher.publish("e", "k", ENVELOPE, timeout=0.05)
+        cancelled = asyncio.ensure_future(publisher.publish("e", "k", ENVELOPE, timeout=5))
+        await until(lambda: len(server.published) == 2)
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        assert cancelled.cancelled()
+        client = server.clients[0]
+        client.send(next(iter(client.channels)), Basic.Ack(2, multiple=True))
+        server.verdict = "ack"
+        assert Verdict.ROUTED is await publisher.publish("e", "k", ENVELOPE, timeout=2)
+        assert publisher.up
+
+
+async def test_a_lost_connection_ends_every_publish_and_comes_back(server: AmqpServer) -> None:
+    """All that wait for a confirm hear at once that it will not come; the link is up again by itself."""
+    lost: list[str] = []
+    publisher = Publisher("test", at(server), lambda: lost.append("lost"))
+    async with running(publisher.link):
+        await until(lambda: publisher.up)
+        server.verdict = "silence"
+        waiting = [asyncio.ensure_future(publisher.publish("e", "k", ENVELOPE, timeout=9)) for _ in range(5)]
+        await until(lambda: len(server.published) == 5)
+        server.drop()
+        results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 2)
+        assert [True] * 5 == [isinstance(result, Disconnected) and result.sent for result in results]
+        await until(lambda: lost == ["lost"] and publisher.up)
+        server.verdict = "ack"
+        assert Verdict.ROUTED is await publisher.publish("e", "k", ENVELOPE, timeout=2)
+
+
+async def test_a_close_right_behind_the_last_frames_is_a_loss_like_any_other(server: AmqpServer) -> None:
+    """aiormq then rejects with a bare Exception: its reader met the end of the stream between two frames."""
+    publisher = Publisher("test", at(server))
+    async with running(publisher.link):
+        await until(lambda: publisher.up)
+        server.verdict = "silence"
+        waiting = asyncio.ensure_future(publisher.publish("e", "k", ENVELOPE, timeout=9))
+        await until(lambda: len(server.published) == 1)
+        client = server.clients.pop()
+        client.send(next(iter(client.channels)), *(Basic.Ack(n) for n in range(100, 400)))
+        client.writer.close()
+        with pytest.raises(Disconnected):
+            await asyncio.wait_for(waiting, 2)
+        await until(lambda: len(server.clients) == 1 and publisher.up)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats are whole seconds in the protocol; the client's patience is ours to shorten."""
+    monkeypatch.setattr("aiormq.connection.Connection.HEARTBEAT_GRACE_MULTIPLIER", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_broker_that_stopped_its_heartbeats_is_a_loss_and_not_a_cancellation(server: AmqpServer) -> None:
+    """aiormq hands the CancelledError of its reader to the publisher, who was cancelled by nobody."""
+    publisher = Publisher("test", at(server, heartbeat=1))
+    async with running(publisher.link):
+        await until(lambda: publisher.up)
+        server.verdict = "silence"
+        with pytest.raises(Disconnected) as caught:
+            await publisher.publish("e", "k", ENVELOPE, timeout=9)
+        assert caught.value.sent is True
+        await until(lambda: len(server.clients) > 1 and publisher.up)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_broker_that_falls_silent_during_the_setup_does_not_end_the_link(server: AmqpServer) -> None:
+    """The link is kept up for ever: no way of losing a connection may look like the end of its task."""
+    server.silent_to.add(commands.Confirm.Select)
+    publisher = Publisher("test", at(server, heartbeat=1))
+    async with running(publisher.link):
+        await until(lambda: server.count(commands.Confirm.Select) == 1)
+        await until(lambda: len(server.clients) > 1)
+        server.silent_to.clear()
+        await until(lambda: publisher.up)
+
+
+async def test_a_broker_that_dies_during_the_setup_does_not_end_the_link(server: AmqpServer) -> None:
+    """The same for a connection that is cut."""
+    server.silent_to.add(commands.Confirm.Select)
+    publisher = Publisher("test", at(server))
+    async with running(publisher.link):
+        await until(lambda: server.count(commands.Confirm.Select) == 1)
+        server.silent_to.clear()
+        server.drop()
+        await until(lambda: publisher.up)
+
+
+async def test_a_real_cancellation_stays_one() -> None:
+    """Only a CancelledError that nobody asked for is renamed."""
+
+    async def work() -> None:
+        with losses_named():
+            await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(work())
+    await asyncio.wait({task}, timeout=0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled()
+
+
+async def test_the_password_is_read_anew_for_each_connection(server: AmqpServer, tmp_path: Path) -> None:
+    """So that it can be changed while the service runs; a file that is missing for a moment is no end."""
+    secret = tmp_path / "password"
+    link = Link("test", Server(f"amqp://u@127.0.0.1:{server.port}/", secret), _nothing)
+    async with running(link):
+        await until(lambda: not link.up.is_set())
+        secret.write_text("one\n")
+        await until(link.up.is_set)
+        secret.write_text("two\n")
+        server.drop()
+        await until(lambda: server.count(commands.Connection.StartOk) == 2)
+    replies = [frame.response for frame in server.seen if isinstance(frame, commands.Connection.StartOk)]
+    assert ["\0u\0one", "\0u\0two"] == replies
+
+
+async def _nothing(session: Session) -> None:
+    """A setup that needs nothing."""
+
+
+async def test_a_consumer_cancelled_by_the_broker_ends_the_session(server: AmqpServer) -> None:
+    """Its queue went away: the link sets up again, so the consumer is renewed."""
+
+    async def setup(session: Session) -> None:
+        channel = await session.channel(prefetch=3)
+        await private_queue(channel, "q", "e", "k", {})
+        await consume(channel, "q", _swallow)
+
+    link = Link("test", at(server), setup)
+    async with running(link):
+        await until(link.up.is_set)
+        (tag,) = server.consumers
+        client, channel = server.consumers[tag]
+        client.send(channel, Basic.Cancel(tag, nowait=True))
+        await until(lambda: server.count(Basic.Consume) == 2 and link.up.is_set())
+
+
+async def test_a_channel_closed_by_the_broker_ends_the_session(server: AmqpServer) -> None:
+    """A connection without its channel would stay up and do nothing."""
+    publisher = Publisher("test", at(server))
+    async with running(publisher.link):
+        await until(lambda: publisher.up)
+        client = server.clients[0]
+        client.send(next(iter(client.channels)), commands.Channel.Close(404, "NOT_FOUND", 60, 40))
+        await until(lambda: server.count(commands.Confirm.Select) == 2 and publisher.up)
+
+
+async def _swallow(delivery: Delivery) -> None:
+    await delivery.ack()
+
+
+async def test_a_delivery_is_settled_once(server: AmqpServer) -> None:
+    """A second ack is a protocol error: the broker would close the channel and requeue all that runs on it."""
+    deliveries: list[Delivery] = []
+
+    async def received(delivery: Delivery) -> None:
+        deliveries.append(delivery)
+
+    async def setup(session: Session) -> None:
+        await consume(await session.channel(), "q", received)
+
+    link = Link("test", at(server), setup)
+    async with running(link):
+        await until(link.up.is_set)
+        (tag,) = server.consumers
+        server.deliver(tag, b"hello")
+        await until(lambda: deliveries)
+        delivery = deliveries[0]
+        assert (b"hello", False, "c0ffee") == (delivery.body, delivery.redelivered, delivery.envelope().correlation_id)
+        settled = await asyncio.gather(delivery.ack(), delivery.requeue(), delivery.ack())
+        assert [True, False, False] == settled
+        await until(lambda: server.count(Basic.Ack) == 1)
+        assert 0 == server.count(Basic.Nack)
+
+
+async def test_an_ack_behind_a_lost_connection_says_so(server: AmqpServer) -> None:
+    """False, and no exception: the broker has given the message to somebody else. The callback itself is cancelled."""
+    deliveries: list[Delivery] = []
+    ended: list[BaseException] = []
+
+    async def received(delivery: Delivery) -> None:
+        deliveries.append(delivery)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            ended.append(error)
+            raise
+
+    async def setup(session: Session) -> None:
+        await consume(await session.channel(), "q", received)
+
+    link = Link("test", at(server), setup)
+    async with running(link):
+        await until(link.up.is_set)
+        (tag,) = server.consumers
+        server.deliver(tag, b"hello")
+        await until(lambda: deliveries)
+        server.drop()
+        await until(lambda: ended)
+        assert False is await deliveries[0].ack()
+
+
+async def test_a_heartbeat_alone_keeps_the_connection(server: AmqpServer) -> None:
+    """Frames of any kind count as a sign of life."""
+    link = Link("test", at(server), _nothing)
+    async with running(link):
+        await until(link.up.is_set)
+        server.clients[0].send(0, Heartbeat(), Heartbeat())
+        server.clients[0].send(0, commands.Connection.Blocked("memory"), commands.Connection.Unblocked())
+        await asyncio.wait_for(server.clients[0].writer.drain(), 1)
+        assert link.up.is_set()
