@@ -29,9 +29,21 @@ check_ports() {
   done < <(grep -oE 'RABBITBAL_[A-Z_]*PORT:-[0-9]+' docker-compose.yml | sort -u)
 }
 
+# With progress on a terminal; elsewhere only what went wrong.
+build_images() {
+  if [[ -t 2 ]]; then
+    docker compose build || die "the images could not be built"
+    return
+  fi
+  echo "rabbitbal: building the images (log: .cache/build.log)" >&2
+  mkdir -p .cache
+  docker compose --progress plain build >.cache/build.log 2>&1 ||
+    { tail -n 25 .cache/build.log >&2; die "the images could not be built"; }
+}
+
 [[ $WORKERS =~ ^[0-9]+$ ]] || die "workers=$WORKERS is not a number"
 check_ports
-docker compose build --quiet || die "the images could not be built"
+build_images
 # --wait takes one-shot services that ended well, as long as some service depends on their completion.
 if ! docker compose up --detach --remove-orphans --scale "worker=$WORKERS" --wait --wait-timeout "$WAIT_SECONDS"; then
   docker compose ps --all --format 'table {{.Name}}\t{{.Status}}' >&2

@@ -1,0 +1,62 @@
+export TESTCONTAINERS_RYUK_DISABLED := "true" # its image cannot be pulled everywhere; the suite cleans up after itself
+
+set positional-arguments # arguments keep their quotes
+
+python := ".venv/bin/python"
+
+# list the recipes
+_default:
+    @just --justfile '{{justfile()}}' --list --unsorted
+
+# build and start everything, wait until it is healthy, say where to look
+up workers="8": _engine
+    @compose/base/up.sh "$@"
+
+# stop everything; the broker's data stays
+down: _engine
+    docker compose down --remove-orphans
+
+# follow the logs, of one service or of all
+logs *service: _engine
+    docker compose logs --follow --tail 100 "$@"
+
+# tests that need no Docker
+unit *args: _venv
+    {{python}} -m pytest wire services "$@"
+
+# every test, those against a real deployment included
+test *args: _venv _engine
+    {{python}} -m pytest -ra "$@"
+
+# lint, formatting and types
+check: _venv
+    {{python}} -m ruff check
+    {{python}} -m ruff format --check
+    {{python}} -m mypy wire services tests loadtests compose/demo
+
+# format the code, mend what the linter can
+fmt: _venv
+    {{python}} -m ruff check --fix-only
+    {{python}} -m ruff format
+
+# pin and hash the requirements again; --upgrade takes newer versions
+lock *args:
+    @compose/base/lock.sh "$@"
+
+# load test of the running deployment, with locust's web page on http://127.0.0.1:8089/
+load *args: _venv
+    @compose/base/load.sh --web-host 127.0.0.1 --web-port 8089 "$@"
+
+# load test of the running deployment, as a table
+load-headless users="50" rate="25" time="30s": _venv
+    @compose/base/load.sh --headless --only-summary --users {{users}} --spawn-rate {{rate}} --run-time {{time}}
+
+# remove containers, volumes, images, .venv and caches
+clean:
+    @compose/base/clean.sh
+
+_engine:
+    @compose/base/engine.sh
+
+_venv:
+    @compose/base/venv.sh
