@@ -22,7 +22,7 @@ logs *service: _engine
 
 # tests that need no Docker
 unit *args: _venv
-    {{python}} -m pytest wire services "$@"
+    {{python}} -m pytest wire services tests/documents "$@"
 
 # every test, those against a real deployment included
 test *args: _venv _engine
@@ -45,11 +45,15 @@ lock *args:
 
 # load test of the running deployment, with locust's web page on http://127.0.0.1:8089/
 load *args: _venv
-    @compose/base/load.sh --web-host 127.0.0.1 --web-port 8089 "$@"
+    @compose/base/load.sh locust --web-host 127.0.0.1 --web-port 8089 "$@"
 
 # load test of the running deployment, as a table
 load-headless users="50" rate="25" time="30s": _venv
-    @compose/base/load.sh --headless --only-summary --users {{users}} --spawn-rate {{rate}} --run-time {{time}}
+    @compose/base/load.sh locust --headless --only-summary --users {{users}} --spawn-rate {{rate}} --run-time {{time}}
+
+# open-loop load with books: what was sent, how it ended, what ran twice (--help)
+load-open *args: _venv
+    @compose/base/load.sh open "$@"
 
 # remove containers, volumes, images, .venv and caches
 clean:

@@ -1,9 +1,17 @@
 #!/usr/bin/env bash
-# Locust against the deployment that runs here; arguments go to locust.
+# load.sh locust|open [ARGS]: a load test of the deployment that runs here.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 address=$(docker compose port nginx 8080 2>/dev/null) || true
-[[ -n $address ]] || { echo "rabbitbal: nothing to load: run \`just up\` first" >&2; exit 1; }
-exec .venv/bin/locust -f loadtests/locustfile.py --host "http://$address" "$@"
+tool=$1
+shift
+if [[ -z $address && " $* " != *" --help "* ]]; then
+  echo "rabbitbal: nothing to load: run \`just up\` first" >&2
+  exit 1
+fi
+case $tool in
+  locust) exec .venv/bin/locust -f loadtests/locustfile.py --host "http://$address" "$@" ;;
+  open) exec .venv/bin/python loadtests/openloop.py --url "http://$address" "$@" ;;
+esac
