@@ -4,12 +4,14 @@ What is asserted here is what aio-pika and aiormq really do when a connection en
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import pamqp.frame
 import pytest
 from pamqp import commands, header
@@ -31,11 +33,11 @@ from rabbitbal.runtime.broker import (
 from rabbitbal.wire.envelope import Envelope, Kind
 
 ENVELOPE = Envelope(Kind.CANCEL, "c0ffee", "edge-1")
-CAPABILITIES = {"publisher_confirms": True, "basic.nack": True, "consumer_cancel_notify": True}
+CAPABILITIES: Any = {"publisher_confirms": True, "basic.nack": True, "consumer_cancel_notify": True}
 Basic = commands.Basic
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Poll until the condition holds; fail when the deadline passes."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -177,8 +179,8 @@ async def running(link: Link) -> AsyncIterator[Link]:
         yield link
     finally:
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        assert task.cancelled(), "the link ended by itself"
+        await asyncio.wait({task}, timeout=5)
+        assert task.cancelled(), "the link ended by itself, or did not end"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ async def test_a_publish_has_the_verdict_of_the_broker(server: AmqpServer, confi
         server.verdict = confirms
         assert verdict is await publisher.publish("e", "k", ENVELOPE, b"", timeout=2)
         assert verdict is await publisher.publish("e", "k", ENVELOPE, b"body", timeout=2)
-    assert [True, True] == [publish.mandatory for publish, _ in server.published]
+    assert [publish.mandatory for publish, _ in server.published] == [True, True]
 
 
 async def test_a_publish_carries_the_envelope(server: AmqpServer) -> None:
@@ -204,15 +206,15 @@ async def test_a_publish_carries_the_envelope(server: AmqpServer) -> None:
         await until(lambda: publisher.up)
         await publisher.publish("e", "k", envelope, b"x", timeout=2)
     properties = server.published[0][1].properties
-    assert ("request", "c0ffee", "edge-1", "response.edge-1", "1500", "message/http") == (
+    assert (
         properties.message_type,
         properties.correlation_id,
         properties.app_id,
         properties.reply_to,
         properties.expiration,
         properties.content_type,
-    )
-    assert {"version": 1, "attempt": 2} == properties.headers
+    ) == ("request", "c0ffee", "edge-1", "response.edge-1", "1500", "message/http")
+    assert properties.headers == {"version": 1, "attempt": 2}
 
 
 async def test_a_publish_without_a_connection_was_certainly_not_sent(server: AmqpServer) -> None:
@@ -267,7 +269,7 @@ async def test_a_lost_connection_ends_every_publish_and_comes_back(server: AmqpS
         await until(lambda: len(server.published) == 5)
         server.drop()
         results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 2)
-        assert [True] * 5 == [isinstance(result, Disconnected) and result.sent for result in results]
+        assert [isinstance(result, Disconnected) and result.sent for result in results] == [True] * 5
         await until(lambda: lost == ["lost"] and publisher.up)
         server.verdict = "ack"
         assert Verdict.ROUTED is await publisher.publish("e", "k", ENVELOPE, timeout=2)
@@ -345,6 +347,65 @@ async def test_a_real_cancellation_stays_one() -> None:
     assert task.cancelled()
 
 
+async def test_a_cancellation_is_not_hidden_by_a_loss_at_the_same_moment(server: AmqpServer) -> None:
+    """`wait_for` in Python 3.11 raises what the cancelled connect raised: a link would go on for ever."""
+    begun = asyncio.Event()
+
+    async def setup(session: Session) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionRefusedError from None
+
+    async with running(Link("test", at(server), setup)):
+        await asyncio.wait_for(begun.wait(), 5)
+
+
+async def test_a_cancellation_is_not_hidden_by_a_connect_at_the_same_moment(
+    server: AmqpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other half of the same: the connection that nobody wants any longer is closed."""
+    begun = asyncio.Event()
+    connect = aio_pika.connect
+
+    async def stubborn(*arguments: Any, **options: Any) -> Any:
+        connection = await connect(*arguments, **options)
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return connection
+
+    monkeypatch.setattr("aio_pika.connect", stubborn)
+    async with running(Link("test", at(server), _nothing)):
+        await asyncio.wait_for(begun.wait(), 5)
+    await until(lambda: server.count(commands.Connection.Close) == 1)
+
+
+async def test_a_cancelled_publish_is_not_taken_for_a_lost_one(
+    server: AmqpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever cancelled it must not find it published again."""
+    publisher = Publisher("test", at(server))
+    begun = asyncio.Event()
+
+    async def publish(*_: object, **__: object) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionResetError from None
+
+    monkeypatch.setattr("aio_pika.Exchange.publish", publish)
+    async with running(publisher.link):
+        await until(lambda: publisher.up)
+        task = asyncio.ensure_future(publisher.publish("e", "k", ENVELOPE, timeout=9))
+        await asyncio.wait_for(begun.wait(), 5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
+
+
 async def test_the_password_is_read_anew_for_each_connection(server: AmqpServer, tmp_path: Path) -> None:
     """So that it can be changed while the service runs; a file that is missing for a moment is no end."""
     secret = tmp_path / "password"
@@ -357,7 +418,7 @@ async def test_the_password_is_read_anew_for_each_connection(server: AmqpServer,
         server.drop()
         await until(lambda: server.count(commands.Connection.StartOk) == 2)
     replies = [frame.response for frame in server.seen if isinstance(frame, commands.Connection.StartOk)]
-    assert ["\0u\0one", "\0u\0two"] == replies
+    assert replies == ["\0u\0one", "\0u\0two"]
 
 
 async def _nothing(session: Session) -> None:
@@ -412,11 +473,11 @@ async def test_a_delivery_is_settled_once(server: AmqpServer) -> None:
         server.deliver(tag, b"hello")
         await until(lambda: deliveries)
         delivery = deliveries[0]
-        assert (b"hello", False, "c0ffee") == (delivery.body, delivery.redelivered, delivery.envelope().correlation_id)
-        settled = await asyncio.gather(delivery.ack(), delivery.requeue(), delivery.ack())
-        assert [True, False, False] == settled
+        assert (delivery.body, delivery.redelivered, delivery.envelope().correlation_id) == (b"hello", False, "c0ffee")
+        settled = list(await asyncio.gather(delivery.ack(), delivery.requeue(), delivery.ack()))
+        assert settled == [True, False, False]
         await until(lambda: server.count(Basic.Ack) == 1)
-        assert 0 == server.count(Basic.Nack)
+        assert server.count(Basic.Nack) == 0
 
 
 async def test_an_ack_behind_a_lost_connection_says_so(server: AmqpServer) -> None:

@@ -14,7 +14,7 @@ from rabbitbal.runtime import lifecycle
 from rabbitbal.runtime.lifecycle import Stop, instance_name, keep_ready_file
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Poll until the condition holds; fail when the deadline passes."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -32,9 +32,7 @@ async def end(task: "asyncio.Future[None]") -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_the_ready_file_is_there_while_the_service_is_ready(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_ready_file_is_there_while_the_service_is_ready(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It appears when the service becomes ready, disappears when it no longer is, and is gone at the end."""
     monkeypatch.setattr(lifecycle, "READY_PERIOD", 0.05)
     state = {"ready": False}
@@ -75,13 +73,13 @@ async def test_the_first_signal_asks_and_the_second_insists() -> None:
     for _ in range(3):
         stop()
         states.append((stop.asked.is_set(), stop.insisted.is_set()))
-    assert [(False, False), (True, False), (True, True), (True, True)] == states
+    assert states == [(False, False), (True, False), (True, True), (True, True)]
 
 
 def test_instances_on_one_host_have_different_names() -> None:
     """Short names that are good in routing keys and header fields."""
     names = {instance_name() for _ in range(100)}
-    assert 100 == len(names)
+    assert len(names) == 100
     assert all(len(name) <= 47 and not set(name) & set(" .*#") for name in names)
 
 
@@ -122,19 +120,19 @@ def run(*arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
 def test_signals_reach_the_service() -> None:
     """SIGTERM and SIGINT are the same to it; the exit is clean."""
     done = run(RABBITBAL_LIMIT="5")
-    assert (0, "serving 5\nstopped\n") == (done.returncode, done.stdout)
+    assert (done.returncode, done.stdout) == (0, "serving 5\nstopped\n")
 
 
 def test_a_bad_setting_ends_the_program_with_one_line() -> None:
     """Status 2, no traceback."""
     done = run(RABBITBAL_LIMIT="none")
-    assert (2, "") == (done.returncode, done.stdout)
-    assert "rabbitbal sample: RABBITBAL_LIMIT='none' is not a valid int\n" == done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "rabbitbal sample: RABBITBAL_LIMIT='none' is not a valid int\n"
 
 
 def test_help_lists_the_settings() -> None:
     """And starts nothing."""
     done = run("--help")
-    assert 0 == done.returncode
+    assert done.returncode == 0
     assert "RABBITBAL_LIMIT" in done.stdout
     assert "serving" not in done.stdout

@@ -22,7 +22,7 @@ PAYLOAD = encode_request(Request("GET", b"/", [(b"Host", b"a")]))
 CUT = Disconnected("connection lost", sent=True)
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     """Poll until the condition holds; fail when the deadline passes."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -120,7 +120,7 @@ class Application:
 class Bench:
     """A runner with its surroundings."""
 
-    def __init__(self, claim_after: float = 60.0) -> None:
+    def __init__(self, claim_after: float = 5.0) -> None:
         self.broker = MemoryBroker()
         self.app = Application()
         self.runner = Runner("worker-1", self.broker, self.app, claim_after)

@@ -10,7 +10,7 @@ import structlog
 
 from rabbitbal.edge.forwarding import Peer, TrustedProxies, request_fields, response_fields
 from rabbitbal.edge.pending import Ending, Order, Pending, Ticket
-from rabbitbal.edge.protocol import TARGET
+from rabbitbal.edge.protocol import RESERVED, TARGET
 from rabbitbal.edge.settings import Settings
 from rabbitbal.wire import topology
 from rabbitbal.wire.errors import WireError
@@ -24,8 +24,6 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-RESERVED = b"/_rabbitbal/"
 
 # RFC 9110 §9.2.2: "Of the request methods defined by this specification, PUT, DELETE, and safe request methods are
 # idempotent." Safe: GET, HEAD, OPTIONS, TRACE (§9.2.1).
@@ -56,7 +54,7 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"unexpected scope {scope['type']}")
-        if scope["raw_path"].startswith(RESERVED):
+        if scope[TARGET].startswith(RESERVED):
             await self._admin(scope, receive, send)
             return
         try:
@@ -86,6 +84,7 @@ class Edge:
         except WireError as error:
             log.debug("request.bad", error=str(error))
             raise Refused(Reason.BAD_REQUEST) from error
+        del body  # the payload has a copy, and the request may wait long
         settings = self._settings
         order = Order(
             payload=payload,
@@ -116,6 +115,10 @@ class Edge:
             raise Refused(Reason.BAD_REQUEST) from error
         if declared is not None and declared > limit:
             raise Refused(Reason.BODY_TOO_LARGE)
+        # RFC 9112 §6.1: a request with "a transfer coding it does not understand" is not for this server. Nobody behind
+        # us could undo it either, as the field stays here.
+        if any(value.lower() != b"chunked" for value in values(fields, b"transfer-encoding")):
+            raise Refused(Reason.BAD_REQUEST)
         parts: list[bytes] = []
         size = 0
         while True:
@@ -197,9 +200,9 @@ def _target(scope: Scope) -> tuple[bytes, Fields]:
     """The request target in origin form, and the fields with the Host that it implies.
 
     RFC 9112 §3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
-    lacks a Host header field and to any request message that contains more than one Host header field line". §3.2.2: a proxy
-    given the absolute form "MUST ignore the received Host header field (if any) and instead replace it with the host
-    information of the request-target".
+    lacks a Host header field and to any request message that contains more than one Host header field line". §3.2.2:
+    a proxy given the absolute form "MUST ignore the received Host header field (if any) and instead replace it with
+    the host information of the request-target".
     """
     fields: Fields = list(scope["headers"])
     hosts = sum(1 for _ in values(fields, b"host"))

@@ -13,6 +13,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 VIA_NAME = b"rabbitbal"
 
+# nginx uses Connection for its own hop, so it passes on here what the client's Connection said.
+CLIENT_CONNECTION = b"rabbitbal-connection"
+
 # Set here, from what the connection says or from what a trusted proxy in front says; nobody else's word counts.
 _FORWARDED = frozenset(
     {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-proto", b"x-real-ip"}
@@ -49,6 +52,8 @@ def request_fields(fields: Fields, peer: Peer, http_version: str) -> Fields:
     """The fields of a request as the application will see them."""
     kept: Fields = []
     given: dict[bytes, bytes] = {}
+    if peer.trusted:
+        fields = [*((b"connection", value) for value in values(fields, CLIENT_CONNECTION)), *fields]
     for field in end_to_end(fields):
         name = field[0].lower()
         if name in _FORWARDED:

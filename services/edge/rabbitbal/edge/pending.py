@@ -44,6 +44,8 @@ log = structlog.get_logger()
 MAX_LOSSES = 3
 RETRY_PERIOD = 0.1
 NOTICE_TIMEOUT = 5.0
+# Notices on their way at one time; each request may cause two, and a blocked broker takes none.
+MAX_NOTICES = 1000
 
 
 class Broker(Protocol):
@@ -152,7 +154,8 @@ class Pending:
         try:
             gone(ticket)
             self._send(ticket)
-            await ticket.outcome
+            # Shielded, or cancelling this task would cancel the outcome, and with it the ending told below.
+            await asyncio.shield(ticket.outcome)
         finally:
             timer.cancel()
             if ticket.sender is not None:
@@ -183,6 +186,9 @@ class Pending:
     # --- publishing
 
     def _send(self, ticket: Ticket) -> None:
+        # The attempt before may still wait for its confirm; if that fails it must not publish this one a second time.
+        if ticket.sender is not None:
+            ticket.sender.cancel()
         ticket.sender = asyncio.get_running_loop().create_task(self._publish(ticket))
 
     async def _publish(self, ticket: Ticket) -> None:
@@ -206,7 +212,7 @@ class Pending:
                         timeout=max(left, 0.001),
                     )
                 except Disconnected as error:
-                    ticket.sent = error.sent
+                    ticket.sent = False
                     if error.sent and not ticket.order.repeatable:
                         ticket.settle(Reason.WORKER_LOST)
                     await asyncio.sleep(RETRY_PERIOD / 10)
@@ -282,7 +288,7 @@ class Pending:
                 continue
             if not ticket.order.repeatable:
                 ticket.settle(Reason.WORKER_LOST)
-            elif ticket.sender is None or ticket.sender.done():
+            else:
                 ticket.claimed_by = None
                 ticket.attempt += 1
                 self._send(ticket)
@@ -332,7 +338,7 @@ class Pending:
 
     def _tell(self, exchange: str, key: str, envelope: Envelope, body: bytes) -> None:
         """Publish without holding anybody up. What cannot be told now is told by nobody later."""
-        if self._broker.up():
+        if self._broker.up() and len(self._tasks) < MAX_NOTICES:
             self._spawn(self._notice(exchange, key, envelope, body))
 
     async def _notice(self, exchange: str, key: str, envelope: Envelope, body: bytes) -> None:

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rabbitbal.runtime.settings import setting
+from rabbitbal.runtime.settings import BROKER_URL, INSTANCE, LOG_LEVEL, setting
 
 MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Settings:
-    broker_url: str = setting("amqp://edge@rabbitmq:5672/", "broker and user")
+    broker_url: str = setting("amqp://edge@rabbitmq:5672/", "broker and user", matches=BROKER_URL)
     broker_password_file: Path | None = setting(None, "file that holds the user's password", secret=True)
     host: str = setting("0.0.0.0", "address to listen on")
     port: int = setting(8000, "port to listen on", least=0, most=65535)
@@ -24,5 +24,5 @@ class Settings:
     buffer_limit: int = setting(256 * MIB, "bytes of request bodies held in this edge", least=MIB)
     trusted_proxies: str = setting("127.0.0.1/32,::1/128", "networks whose X-Forwarded-* fields are believed")
     expose_worker: bool = setting(False, "add Rabbitbal-Worker, Rabbitbal-Attempt and Server-Timing to responses")
-    edge_id: str = setting("", "name of this edge; made up from the host name if not set")
-    log_level: str = setting("info", "debug, info, warning or error")
+    edge_id: str = setting("", "name of this edge; made up from the host name if not set", matches=INSTANCE)
+    log_level: str = setting("info", "debug, info, warning or error", matches=LOG_LEVEL)

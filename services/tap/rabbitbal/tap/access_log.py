@@ -6,7 +6,7 @@ from typing import Any
 
 from rabbitbal.wire.envelope import Envelope, Kind
 from rabbitbal.wire.fields import first
-from rabbitbal.wire.message import Request, decode_request, decode_response
+from rabbitbal.wire.message import decode_request, decode_response
 
 
 @dataclass(slots=True)
@@ -14,10 +14,8 @@ class _Open:
     """A request whose ending has not been seen."""
 
     sent: int | None
-    edge: str
-    route: str | None
-    attempts: int
-    request: Request
+    line: dict[str, Any]
+    """What the line will say of the request: a few texts, and never its body."""
 
 
 class AccessLog:
@@ -50,30 +48,26 @@ class AccessLog:
         if known is None:
             # A second answer, an answer behind the ending, or a request from before this tap's time.
             return line | {"unmatched": True}
-        request = known.request
-        return line | {
+        # By the clocks of the edge and of whoever ended it.
+        total = envelope.sent - known.sent if envelope.sent and known.sent else None
+        return known.line | line | {"pool": envelope.pool, "total_ms": total}
+
+    def _request(self, envelope: Envelope, payload: bytes) -> None:
+        if envelope.correlation_id in self._open:
+            return
+        request = decode_request(payload)
+        line = {
             "method": request.method,
             "target": _text(request.target),
             "host": _text(first(request.fields, b"host")),
             "client": _text(first(request.fields, b"x-forwarded-for")),
             "agent": _text(first(request.fields, b"user-agent")),
             "referer": _text(first(request.fields, b"referer")),
-            "route": known.route,
-            "pool": envelope.pool,
-            "edge": known.edge,
+            "route": envelope.route,
+            "edge": envelope.app_id,
             "request_bytes": len(request.body),
-            # By the clocks of the edge and of whoever ended it.
-            "total_ms": envelope.sent - known.sent if envelope.sent and known.sent else None,
         }
-
-    def _request(self, envelope: Envelope, payload: bytes) -> None:
-        known = self._open.get(envelope.correlation_id)
-        if known is not None:
-            known.attempts = max(known.attempts, envelope.attempt)
-            return
-        self._open[envelope.correlation_id] = _Open(
-            envelope.sent, envelope.app_id, envelope.route, envelope.attempt, decode_request(payload)
-        )
+        self._open[envelope.correlation_id] = _Open(envelope.sent, line)
         if len(self._open) > self._limit:
             self._open.popitem(last=False)
             self.forgotten += 1

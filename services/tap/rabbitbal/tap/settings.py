@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rabbitbal.runtime.settings import setting
+from rabbitbal.runtime.settings import BROKER_URL, LOG_LEVEL, setting
 
 
 @dataclass(frozen=True)
 class Settings:
-    broker_url: str = setting("amqp://tap@rabbitmq:5672/", "broker and user")
+    broker_url: str = setting("amqp://tap@rabbitmq:5672/", "broker and user", matches=BROKER_URL)
     broker_password_file: Path | None = setting(None, "file that holds the user's password", secret=True)
     open_limit: int = setting(50_000, "requests remembered until their response is seen", least=1)
     tap_prefetch: int = setting(500, "messages taken off the queue at a time", least=1, most=10_000)
-    log_level: str = setting("info", "debug, info, warning or error")
+    log_level: str = setting("info", "debug, info, warning or error", matches=LOG_LEVEL)

@@ -1,0 +1,170 @@
+"""The access log: one line for each ending, put together from copies that come in any order or not at all."""
+
+import pytest
+
+from rabbitbal.runtime.settings import SettingsError, read
+from rabbitbal.tap.access_log import AccessLog
+from rabbitbal.tap.settings import Settings
+from rabbitbal.wire.envelope import Envelope, Kind
+from rabbitbal.wire.errors import WireError
+from rabbitbal.wire.message import Request, Response, encode_request, encode_response
+from rabbitbal.wire.reasons import Reason
+
+FIELDS = [
+    (b"Host", b"example.org"),
+    (b"X-Forwarded-For", b"203.0.113.7"),
+    (b"User-Agent", b"curl"),
+    (b"Content-Length", b"3"),
+]
+REQUEST = encode_request(Request("POST", b"/a?b=c", FIELDS, b"abc"))
+RESPONSE = encode_response(Response(201, [], b"made it"))
+
+
+def request(name: str = "c0ffee", attempt: int = 1) -> Envelope:
+    return Envelope(
+        Kind.REQUEST, name, "edge-1", reply_to="response.edge-1", attempt=attempt, route="default", sent=1_000
+    )
+
+
+def response(name: str = "c0ffee", reason: Reason | None = None) -> Envelope:
+    return Envelope(
+        Kind.RESPONSE, name, "worker-1", pool="reports", duration=12_345, sent=1_250, attempt=2, reason=reason
+    )
+
+
+@pytest.fixture
+def log() -> AccessLog:
+    return AccessLog(limit=3)
+
+
+def test_a_request_and_its_response_make_one_line(log: AccessLog) -> None:
+    """With what either knows."""
+    assert None is log.see(request(), REQUEST)
+    assert log.see(response(), RESPONSE) == {
+        "id": "c0ffee",
+        "method": "POST",
+        "target": "/a?b=c",
+        "host": "example.org",
+        "client": "203.0.113.7",
+        "agent": "curl",
+        "referer": None,
+        "route": "default",
+        "pool": "reports",
+        "edge": "edge-1",
+        "worker": "worker-1",
+        "status": 201,
+        "reason": None,
+        "attempt": 2,
+        "request_bytes": 3,
+        "bytes": 7,
+        "app_ms": 12.35,
+        "total_ms": 250,
+    }
+    assert len(log) == 0
+
+
+def test_an_ending_without_a_response_makes_a_line(log: AccessLog) -> None:
+    """The edge tells of it: the status that the client got, and why."""
+    log.see(request(), REQUEST)
+    ended = Envelope(Kind.ENDED, "c0ffee", "edge-1", reason=Reason.QUEUE_TIMEOUT, status=504, sent=1_500)
+    line = log.see(ended, b"")
+    assert line is not None
+    assert (
+        line["status"],
+        line["reason"],
+        line["worker"],
+        line["bytes"],
+        line["total_ms"],
+        line["target"],
+    ) == (504, "queue-timeout", None, 0, 500, "/a?b=c")
+
+
+def test_a_request_that_was_sent_again_is_still_one(log: AccessLog) -> None:
+    """Its time counts from the first."""
+    log.see(request(), REQUEST)
+    log.see(request(attempt=2), REQUEST)
+    assert len(log) == 1
+    line = log.see(response(), RESPONSE)
+    assert line is not None
+    assert (line["total_ms"], line["attempt"]) == (250, 2)
+
+
+def test_an_ending_without_its_request_is_marked(log: AccessLog) -> None:
+    """From before this tap's time, or a second answer."""
+    first = log.see(response(), RESPONSE)
+    log.see(request(), REQUEST)
+    log.see(response(), RESPONSE)
+    second = log.see(response(), RESPONSE)
+    for line in (first, second):
+        assert line is not None
+        assert (line["unmatched"], line["status"], line["worker"]) == (True, 201, "worker-1")
+
+
+def test_other_messages_make_no_line(log: AccessLog) -> None:
+    """Claims and notices are no endings."""
+    log.see(request(), REQUEST)
+    for kind in (Kind.CLAIM, Kind.REDELIVERED, Kind.CANCEL):
+        assert None is log.see(Envelope(kind, "c0ffee", "worker-1"), b"")
+    assert len(log) == 1
+
+
+def test_the_oldest_open_request_is_forgotten_when_there_are_too_many(log: AccessLog) -> None:
+    """And counted: memory is bounded whatever never ends."""
+    for number in range(5):
+        log.see(request(str(number)), REQUEST)
+    assert (len(log), log.forgotten) == (3, 2)
+    forgotten, kept = log.see(response("1"), RESPONSE), log.see(response("2"), RESPONSE)
+    assert forgotten is not None
+    assert kept is not None
+    assert ("unmatched" in forgotten, "unmatched" in kept) == (True, False)
+
+
+def test_an_open_request_does_not_hold_its_body(log: AccessLog) -> None:
+    """Fifty thousand of them, of megabytes each, would be the end of the tap."""
+    large = encode_request(Request("POST", b"/", [], b"x" * 1_000_000))
+    log.see(request(), large)
+    (known,) = log._open.values()
+    assert len(repr(known)) < 1000
+    line = log.see(response(), RESPONSE)
+    assert line is not None
+    assert line["request_bytes"] == 1_000_000
+
+
+@pytest.mark.parametrize("envelope", [request(), response()])
+def test_a_payload_that_is_not_http_is_refused(log: AccessLog, envelope: Envelope) -> None:
+    """The caller logs it; nothing is remembered."""
+    with pytest.raises(WireError):
+        log.see(envelope, b"nonsense")
+    assert len(log) == 0
+
+
+def test_long_and_strange_values_are_safe_to_log(log: AccessLog) -> None:
+    """Cut at a thousand bytes, and text whatever the bytes are."""
+    log.see(request(), encode_request(Request("GET", b"/" + b"a" * 5000, [(b"Host", b"\xff\xfe")])))
+    line = log.see(response(), RESPONSE)
+    assert line is not None
+    assert (len(line["target"]), line["host"]) == (1000, "\ufffd\ufffd")
+
+
+def test_a_line_without_clocks_has_no_duration(log: AccessLog) -> None:
+    """A worker in another language may leave the field out."""
+    log.see(request(), REQUEST)
+    line = log.see(Envelope(Kind.RESPONSE, "c0ffee", "worker-1"), RESPONSE)
+    assert line is not None
+    assert (line["total_ms"], "app_ms" in line) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("RABBITBAL_OPEN_LIMIT", "0"),
+        ("RABBITBAL_TAP_PREFETCH", "0"),
+        ("RABBITBAL_TAP_PREFETCH", "10001"),
+        ("RABBITBAL_BROKER_URL", "x"),
+        ("RABBITBAL_LOG_LEVEL", "x"),
+    ],
+)
+def test_a_bad_value_names_its_variable(variable: str, text: str) -> None:
+    """One line for the operator."""
+    with pytest.raises(SettingsError, match=variable):
+        read(Settings, {variable: text})
