@@ -1,6 +1,7 @@
 """Every way a request can end in the edge, and the races. The broker is in memory; the test is the worker."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from rabbitbal.wire.message import Response, encode_response
 from rabbitbal.wire.reasons import Reason
 
 PAYLOAD = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-ORDER = Order(PAYLOAD, "default", repeatable=True, timeout=20.0, route_grace=20.0, broker_grace=20.0)
+ORDER = Order(PAYLOAD, "GET", "default", repeatable=True, timeout=20.0, route_grace=20.0, broker_grace=20.0)
 ONCE = replace(ORDER, repeatable=False)
 OK = Response(200, [(b"Content-Length", b"2")], b"ok")
 
@@ -757,3 +758,23 @@ async def test_many_requests_at_once_each_get_their_own_answer() -> None:
     ]
     await turns()
     bench.assert_forgotten()
+
+
+def test_bytes_still_being_received_count_against_the_limit() -> None:
+    """Many unfinished uploads fill memory as whole ones do."""
+    pending = Bench(buffer_limit=100).pending
+    assert pending.hold(60)
+    assert not pending.hold(60)
+    pending.release(60)
+    assert pending.hold(100)
+
+
+async def test_a_body_of_another_length_than_declared_is_a_bad_response(bench: Bench) -> None:
+    """RFC 9110 §8.6; with HEAD the declared length is that of a body that is not sent."""
+    short = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+    for method, expected in (("GET", Reason.BAD_RESPONSE), ("HEAD", None)):
+        task = await bench.started(replace(ORDER, method=method))
+        envelope = Envelope(Kind.RESPONSE, bench.broker.requests[-1].envelope.correlation_id, "worker-1")
+        with contextlib.suppress(WireError):
+            bench.pending.reply(envelope, short)
+        assert expected is (await ended(task)).reason

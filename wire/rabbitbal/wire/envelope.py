@@ -59,6 +59,8 @@ class Envelope:
     traceparent: str | None = None
     sent: int | None = None
     """Milliseconds since the Unix epoch, by the sender's clock, at which the message was made."""
+    error: str | None = None
+    """On a dead letter: what is wrong with the message, for people."""
 
     def headers(self) -> dict[str, Any]:
         """The AMQP headers: what no standard property can carry."""
@@ -81,6 +83,7 @@ _TYPES: dict[str, type] = {
     "duration": int,
     "traceparent": str,
     "sent": int,
+    "error": str,
 }
 
 

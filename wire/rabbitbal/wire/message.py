@@ -120,6 +120,17 @@ def _declared(fields: Fields) -> list[bytes]:
     return found
 
 
+def is_whole(response: Response, method: str) -> bool:
+    """Whether the body is as long as declared, where a response to that method has a body.
+
+    RFC 9110 §8.6: with HEAD and 304 the declared length is that of a body that is not sent.
+    """
+    if method == "HEAD" or response.status == 304:
+        return True
+    declared = content_length(response.fields)
+    return declared is None or declared == len(response.body)
+
+
 def _with_length(fields: Fields, body: bytes, *, keep: bool = False) -> Fields:
     """The fields with one true Content-Length, or none where there is no body and none was declared.
 

@@ -16,7 +16,7 @@ from rabbitbal.wire import topology
 from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.fields import Fields, content_length, first, values
 from rabbitbal.wire.message import Request, Response, encode_request
-from rabbitbal.wire.reasons import ERROR_FIELD, Reason, error_response
+from rabbitbal.wire.reasons import ERROR_FIELD, Reason
 
 log = structlog.get_logger()
 
@@ -60,7 +60,7 @@ class Edge:
         try:
             ending = await self._carry(scope, receive)
         except Refused as refused:
-            self._pending.endings[refused.reason] = self._pending.endings.get(refused.reason, 0) + 1
+            self._pending.count(refused.reason)
             log.info("request.refused", reason=refused.reason.value, target=_printable(scope))
             await self._refuse(scope, send, refused.reason)
         except Exception:
@@ -88,6 +88,7 @@ class Edge:
         settings = self._settings
         order = Order(
             payload=payload,
+            method=scope["method"],
             route=topology.DEFAULT_ROUTE,
             repeatable=scope["method"] in IDEMPOTENT or first(fields, b"idempotency-key") is not None,
             timeout=settings.timeout,
@@ -101,11 +102,10 @@ class Edge:
             watch = asyncio.get_running_loop().create_task(_watch(receive, ticket))
 
         try:
-            ending = await self._pending.run(order, begin)
+            return await self._pending.run(order, begin)
         finally:
             if watch is not None:
                 watch.cancel()
-        return self._checked(ending, scope["method"])
 
     async def _body(self, fields: Fields, receive: Receive) -> bytes | None:
         limit = self._settings.body_limit
@@ -121,32 +121,28 @@ class Edge:
             raise Refused(Reason.BAD_REQUEST)
         parts: list[bytes] = []
         size = 0
-        while True:
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                return None
-            if part := event.get("body", b""):
-                parts.append(part)
-                size += len(part)
-                if size > limit:
-                    raise Refused(Reason.BODY_TOO_LARGE)
-            if not event.get("more_body", False):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+        try:
+            while True:
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    return None
+                if part := event.get("body", b""):
+                    size += len(part)
+                    if not self._pending.hold(len(part)):
+                        size -= len(part)
+                        raise Refused(Reason.OVERLOADED)
+                    if size > limit:
+                        raise Refused(Reason.BODY_TOO_LARGE)
+                    parts.append(part)
+                if not event.get("more_body", False):
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
+        finally:
+            # From here on the whole request is counted instead, until its ending.
+            self._pending.release(size)
 
     def _peer(self, scope: Scope) -> Peer:
         address = scope["client"][0] if scope["client"] else ""
         return Peer(address, scope["scheme"], self._proxies.trusts(address))
-
-    def _checked(self, ending: Ending, method: str) -> Ending:
-        """Refuse an answer whose declared length is not that of its body, where a body belongs (RFC 9110 §8.6)."""
-        response = ending.response
-        if method == "HEAD" or response.status in (204, 304):
-            return ending
-        declared = content_length(response.fields)
-        if declared is not None and declared != len(response.body):
-            reason = Reason.BAD_RESPONSE
-            return Ending(error_response(reason), reason, ending.worker, ending.attempt, ending.total, ending.app)
-        return ending
 
     def _exposed(self, ending: Ending) -> Fields:
         fields = [] if ending.reason is None else [(ERROR_FIELD.lower(), ending.reason.value.encode())]
@@ -164,11 +160,11 @@ class Edge:
     async def _refuse(self, scope: Scope, send: Send, reason: Reason) -> None:
         """An answer given before the request was read to its end: the connection cannot be used again."""
         extra = [(ERROR_FIELD.lower(), reason.value.encode())]
-        await self._answer(scope, send, error_response(reason), extra, close=True)
+        await self._answer(scope, send, self._pending.error(reason), extra, close=True)
 
     async def _answer(self, scope: Scope, send: Send, response: Response, extra: Fields, *, close: bool) -> None:
         status, body = response.status, response.body
-        fields = response_fields(response.fields, scope["http_version"], self._now()) + extra
+        fields = response_fields(response.fields, self._now()) + extra
         if status in (204, 304):
             # RFC 9110 §8.6: no Content-Length in a 204. In a 304 it is optional, and uvicorn wants what is declared.
             fields, body = [field for field in fields if field[0].lower() != b"content-length"], b""

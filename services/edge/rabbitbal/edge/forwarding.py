@@ -60,6 +60,9 @@ def request_fields(fields: Fields, peer: Peer, http_version: str) -> Fields:
             if peer.trusted:
                 given[name] = given[name] + b", " + field[1] if name in given else field[1]
             continue
+        if name.startswith(b"x-forwarded-"):
+            # Nobody in front of us is known to set these, so a client did.
+            continue
         # Expect was answered by the edge (RFC 9110 §10.1.1); our own fields are ours to set.
         if name == b"expect" or name == b"via" or name.startswith(b"rabbitbal-"):
             continue
@@ -98,7 +101,7 @@ def _plain(text: bytes) -> bytes:
     return text if text.replace(b".", b"").replace(b"-", b"").isalnum() else b""
 
 
-def response_fields(fields: Fields, http_version: str, date: bytes) -> Fields:
+def response_fields(fields: Fields, date: bytes) -> Fields:
     """The fields of a response as the client will see them; ``date`` is added where the application set none.
 
     RFC 9110 §6.6.1: "A recipient with a clock that receives a response message without a Date header field MUST record
@@ -112,7 +115,8 @@ def response_fields(fields: Fields, http_version: str, date: bytes) -> Fields:
     ]
     if first(kept, b"date") is None:
         kept.append((b"date", date))
-    kept.append(_via(fields, http_version))
+    # The version is that of the message received, and workers speak one.
+    kept.append(_via(fields, "1.1"))
     return kept
 
 

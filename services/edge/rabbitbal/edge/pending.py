@@ -36,7 +36,7 @@ from rabbitbal.runtime.broker import Disconnected, Verdict
 from rabbitbal.wire import topology
 from rabbitbal.wire.envelope import Envelope, Kind
 from rabbitbal.wire.errors import WireError
-from rabbitbal.wire.message import Response, decode_response
+from rabbitbal.wire.message import Response, decode_response, is_whole
 from rabbitbal.wire.reasons import Reason, error_response, status_of
 
 log = structlog.get_logger()
@@ -64,6 +64,7 @@ class Order:
     """A request to be carried, and the policy of its route. Times are in seconds."""
 
     payload: bytes
+    method: str
     route: str
     repeatable: bool
     timeout: float
@@ -140,6 +141,24 @@ class Pending:
 
     def __len__(self) -> int:
         return len(self._tickets)
+
+    def hold(self, size: int) -> bool:
+        """Count bytes that are being received against the limit. False, and nothing counted, where they do not fit."""
+        if self._bytes + size > self._buffer_limit:
+            return False
+        self._bytes += size
+        return True
+
+    def release(self, size: int) -> None:
+        self._bytes -= size
+
+    def count(self, reason: Reason | None) -> None:
+        name = reason or "answered"
+        self.endings[name] = self.endings.get(name, 0) + 1
+
+    def error(self, reason: Reason) -> Response:
+        """What the client gets for a reason."""
+        return error_response(reason, self._retry_after(reason))
 
     async def run(self, order: Order, gone: Callable[[Ticket], object]) -> Ending:
         """Carry a request to its ending. ``gone`` is given the ticket, to settle it when the client leaves."""
@@ -261,7 +280,10 @@ class Pending:
                 log.debug("edge.late_response", id=envelope.correlation_id, worker=envelope.app_id)
                 return
             try:
-                ticket.settle(envelope.reason, decode_response(payload), envelope)
+                response = decode_response(payload)
+                if not is_whole(response, ticket.order.method):
+                    raise WireError("the body is not of the declared length")
+                ticket.settle(envelope.reason, response, envelope)
             except WireError:
                 ticket.settle(Reason.BAD_RESPONSE, None, envelope)
                 raise
@@ -301,9 +323,9 @@ class Pending:
         app = reply.duration / 1e6 if reply is not None and reply.duration is not None else None
         if reason is None and app is not None:
             self.wait.add(total - app)
-        self.endings[reason or "answered"] = self.endings.get(reason or "answered", 0) + 1
+        self.count(reason)
         if reason is not None:
-            response = error_response(reason, self._retry_after(reason))
+            response = self.error(reason)
             if reply is None:
                 self._announce(ticket, reason, total)
             if ticket.claimed_by is not None and reply is None:

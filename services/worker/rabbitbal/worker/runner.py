@@ -199,7 +199,11 @@ class Runner:
         """A message that is none of ours is kept for people to look at."""
         log.warning("worker.bad_message", error=str(error))
         envelope = Envelope(
-            kind=Kind.REQUEST, correlation_id="malformed", app_id=self._worker, reason=Reason.BAD_REQUEST
+            kind=Kind.REQUEST,
+            correlation_id="malformed",
+            app_id=self._worker,
+            reason=Reason.BAD_REQUEST,
+            error=str(error),
         )
         if await self._publish(topology.DEAD, "", envelope, delivery.body, PUBLISH_TIMEOUT):
             await delivery.ack()
