@@ -1,0 +1,130 @@
+"""The demo application, with pages that only tests ask for."""
+
+import asyncio
+import json
+
+import demo
+
+
+async def app(scope, receive, send):
+    page = PAGES.get(scope.get("path", ""))
+    if scope["type"] == "http" and scope["path"].startswith("/echo"):
+        page = echo
+    if scope["type"] != "http" or page is None:
+        await demo.app(scope, receive, send)
+        return
+    await page(scope, receive, send)
+
+
+def key_of(scope):
+    query = scope["query_string"].decode()
+    return dict(part.partition("=")[::2] for part in query.split("&")).get("key", "")
+
+
+def say(event, scope):
+    print(json.dumps({"event": event, "key": key_of(scope)}), flush=True)
+
+
+async def hold(scope, receive, send):
+    """Holds its slot for ever, and says how that ended."""
+    say("ran", scope)
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        say("cancelled", scope)
+        raise
+
+
+async def stubborn(scope, receive, send):
+    """Takes three seconds to clean up when it is cancelled."""
+    try:
+        await hold(scope, receive, send)
+    finally:
+        await asyncio.sleep(3)
+
+
+async def special(scope, receive, send):
+    """Fields that must survive, and fields that must not."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [
+                (b"set-cookie", b"a=1; Path=/"),
+                (b"set-cookie", b"b=2; Expires=Thu, 01 Jan 2032 00:00:00 GMT"),
+                (b"x-repeated", b"one"),
+                (b"x-between", b"-"),
+                (b"x-repeated", b"two"),
+                (b"x-empty", b""),
+                (b"x-bytes", b"caf\xc3\xa9"),
+                (b"connection", b"X-Hop, keep-alive"),
+                (b"x-hop", b"for the next hop only"),
+                (b"keep-alive", b"timeout=5"),
+                (b"proxy-authenticate", b"Basic"),
+                (b"rabbitbal-worker", b"forged"),
+                (b"rabbitbal-error", b"forged"),
+                (b"server", b"probe"),
+                (b"x-accel-redirect", b"/whoami"),
+                (b"content-length", b"5"),
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+async def not_modified(scope, receive, send):
+    await send({"type": "http.response.start", "status": 304, "headers": [(b"etag", b'"v1"')]})
+    await send({"type": "http.response.body"})
+
+
+async def no_content(scope, receive, send):
+    await send({"type": "http.response.start", "status": 204, "headers": [(b"x-kept", b"yes")]})
+    await send({"type": "http.response.body"})
+
+
+async def whole_body(receive):
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return body
+
+
+async def echo(scope, receive, send):
+    """The demonstration's page of that name, for every path that begins so."""
+    await demo.app({**scope, "path": "/echo"}, receive, send)
+
+
+async def mirror(scope, receive, send):
+    """The body as it came."""
+    body = await whole_body(receive)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"x/y")]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def raises(scope, receive, send):
+    say("ran", scope)
+    raise ValueError("as the test wanted")
+
+
+async def silent(scope, receive, send):
+    say("ran", scope)
+
+
+async def short(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+    await send({"type": "http.response.body", "body": b"short"})
+
+
+PAGES = {
+    "/probe/hold": hold,
+    "/probe/stubborn": stubborn,
+    "/probe/special": special,
+    "/probe/304": not_modified,
+    "/probe/204": no_content,
+    "/probe/mirror": mirror,
+    "/probe/raises": raises,
+    "/probe/silent": silent,
+    "/probe/short": short,
+}
