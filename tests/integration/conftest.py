@@ -4,7 +4,7 @@ A test begins with ``deployment.ready(workers=N)``, which repairs what the test 
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,11 +20,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:  # pragma: no cover - only failures come through
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows the logs of every container."""
     report = yield
-    if report is not None and report.failed:
+    if report.failed:
         for deployment in Deployment.running:
             report.sections += deployment.report()
     return report
@@ -105,7 +104,12 @@ def small(directory: Path, app_dir: str, images: None) -> Iterator[Deployment]:
 
 def _up(deployment: Deployment, workers: int) -> Iterator[Deployment]:
     try:
-        deployment.up(workers)
+        try:
+            deployment.up(workers)
+        except Exception as error:
+            # By the time of the report this deployment is gone.
+            error.add_note("\n".join(f"--- {title}\n{text}" for title, text in deployment.report()))
+            raise
         yield deployment
     finally:
         deployment.down()

@@ -25,7 +25,7 @@ TAIL = 150
 PATIENCE = 90.0
 
 
-class Compose(DockerCompose):  # type: ignore[misc]  # testcontainers is not typed
+class Compose(DockerCompose):
     """`docker compose` with this project's files. The settings are in an env file, so the project can be looked into
     by hand: `docker compose --env-file <file> logs`."""
 

@@ -102,7 +102,7 @@ def test_a_poisonous_request_is_stopped_at_its_third_attempt(shared: Deployment)
 
 @pytest.mark.timeout(150)
 def test_a_frozen_worker_is_noticed_and_its_requests_go_to_others(shared: Deployment) -> None:
-    """Within 20 s, which are less than three heartbeats: a GET gets its 200 from another worker, a POST hears `worker-lost`.
+    """Within 20 s: a GET gets its 200 from another worker, a POST hears `worker-lost`.
 
     When it thaws, its late answers change nothing, and it serves again by itself.
     """

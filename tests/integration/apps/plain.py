@@ -2,9 +2,11 @@
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 
-def app(environ, start_response):
+def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
     if environ["PATH_INFO"] == "/slow":
         time.sleep(0.5)
     body = environ["wsgi.input"].read()

@@ -2,11 +2,18 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import demo
 
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Page = Callable[[Message, Receive, Send], Awaitable[None]]
 
-async def app(scope, receive, send):
+
+async def app(scope: Message, receive: Receive, send: Send) -> None:
     page = PAGES.get(scope.get("path", ""))
     if scope["type"] == "http" and scope["path"].startswith("/echo"):
         page = echo
@@ -16,16 +23,16 @@ async def app(scope, receive, send):
     await page(scope, receive, send)
 
 
-def key_of(scope):
-    query = scope["query_string"].decode()
+def key_of(scope: Message) -> str:
+    query: str = scope["query_string"].decode()
     return dict(part.partition("=")[::2] for part in query.split("&")).get("key", "")
 
 
-def say(event, scope):
+def say(event: str, scope: Message) -> None:
     print(json.dumps({"event": event, "key": key_of(scope)}), flush=True)
 
 
-async def hold(scope, receive, send):
+async def hold(scope: Message, receive: Receive, send: Send) -> None:
     """Holds its slot for ever, and says how that ended."""
     say("ran", scope)
     try:
@@ -35,7 +42,7 @@ async def hold(scope, receive, send):
         raise
 
 
-async def stubborn(scope, receive, send):
+async def stubborn(scope: Message, receive: Receive, send: Send) -> None:
     """Takes three seconds to clean up when it is cancelled."""
     try:
         await hold(scope, receive, send)
@@ -43,7 +50,7 @@ async def stubborn(scope, receive, send):
         await asyncio.sleep(3)
 
 
-async def special(scope, receive, send):
+async def special(scope: Message, receive: Receive, send: Send) -> None:
     """Fields that must survive, and fields that must not."""
     await send(
         {
@@ -72,18 +79,18 @@ async def special(scope, receive, send):
     await send({"type": "http.response.body", "body": b"hello"})
 
 
-async def not_modified(scope, receive, send):
+async def not_modified(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 304, "headers": [(b"etag", b'"v1"')]})
     await send({"type": "http.response.body"})
 
 
-async def no_content(scope, receive, send):
+async def no_content(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 204, "headers": [(b"x-kept", b"yes")]})
     await send({"type": "http.response.body"})
 
 
-async def whole_body(receive):
-    body = b""
+async def whole_body(receive: Receive) -> bytes:
+    body: bytes = b""
     while True:
         message = await receive()
         body += message.get("body", b"")
@@ -91,33 +98,33 @@ async def whole_body(receive):
             return body
 
 
-async def echo(scope, receive, send):
+async def echo(scope: Message, receive: Receive, send: Send) -> None:
     """The demonstration's page of that name, for every path that begins so."""
     await demo.app({**scope, "path": "/echo"}, receive, send)
 
 
-async def mirror(scope, receive, send):
+async def mirror(scope: Message, receive: Receive, send: Send) -> None:
     """The body as it came."""
     body = await whole_body(receive)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"x/y")]})
     await send({"type": "http.response.body", "body": body})
 
 
-async def raises(scope, receive, send):
+async def raises(scope: Message, receive: Receive, send: Send) -> None:
     say("ran", scope)
     raise ValueError("as the test wanted")
 
 
-async def silent(scope, receive, send):
+async def silent(scope: Message, receive: Receive, send: Send) -> None:
     say("ran", scope)
 
 
-async def short(scope, receive, send):
+async def short(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
     await send({"type": "http.response.body", "body": b"short"})
 
 
-PAGES = {
+PAGES: dict[str, Page] = {
     "/probe/hold": hold,
     "/probe/stubborn": stubborn,
     "/probe/special": special,

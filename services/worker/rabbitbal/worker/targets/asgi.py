@@ -12,6 +12,7 @@ import structlog
 
 from rabbitbal.wire.message import Request, Response
 from rabbitbal.worker.targets.addressing import client, path_and_query, scheme, server
+from rabbitbal.worker.targets.cancelling import outlast
 from rabbitbal.worker.targets.contract import AppRaised, BadResponse
 from rabbitbal.worker.targets.exchange import Exchange
 from rabbitbal.worker.targets.lifespan import SHUTDOWN_GRACE, AsgiApp, Lifespan, Scope
@@ -60,7 +61,7 @@ class AsgiTarget:
             task.cancel()
             self._trail(task)
             exchange.end()
-            await asyncio.wait((task,))
+            await outlast(task)
             raise
         if exchange.response is not None:
             self._trail(task)

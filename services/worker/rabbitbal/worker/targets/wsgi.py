@@ -16,6 +16,7 @@ import structlog
 
 from rabbitbal.wire.fields import Fields
 from rabbitbal.wire.message import Request, Response
+from rabbitbal.worker.targets.cancelling import outlast
 from rabbitbal.worker.targets.contract import AppRaised, BadResponse
 from rabbitbal.worker.targets.environ import wsgi_environ
 from rabbitbal.worker.targets.framing import BufferedResponse
@@ -51,7 +52,7 @@ class WsgiTarget:
         except asyncio.CancelledError:
             call.abandoned = True
             if not thread.cancel():  # it has begun
-                await asyncio.wait({running})
+                await outlast(running)
                 running.exception()  # taken note of: nobody waits for it
             raise
 
