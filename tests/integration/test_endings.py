@@ -246,6 +246,7 @@ def test_without_a_pool_on_its_route_a_request_is_unroutable(ready: Deployment, 
         assert 2.9 < answer.seconds < TIMEOUT
         assert int(answer.first("Retry-After") or "") >= 1
         assert ready.runs()[key] == 0
+        assert logged(ready, key) == (503, "unroutable", 1)
         patient = Background(ready.http, Call(f"/work?key={key}-patient", "POST"))
     finally:
         bind(ready)

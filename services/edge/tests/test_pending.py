@@ -687,12 +687,12 @@ async def test_no_more_requests_are_taken_than_may_be_pending(monkeypatch: pytes
 
 async def test_no_more_bytes_are_held_than_may_be() -> None:
     """Counted over all that is pending, and given back."""
-    bench = Bench(buffer_limit=len(PAYLOAD) * 2)
+    bench = Bench(buffer_limit=len(PAYLOAD) * 3 - 1)
     first, second = await bench.started(), await bench.started()
-    assert Reason.OVERLOADED is (await ended(bench.start(replace(ORDER, payload=b"x")))).reason
+    assert Reason.OVERLOADED is (await ended(bench.start())).reason
     bench.answer(0)
     await ended(first)
-    third = await bench.started(replace(ORDER, payload=b"x"))
+    third = await bench.started()
     bench.answer(1)
     bench.answer(2)
     await asyncio.gather(ended(second), ended(third))
@@ -778,3 +778,22 @@ async def test_a_body_of_another_length_than_declared_is_a_bad_response(bench: B
         with contextlib.suppress(WireError):
             bench.pending.reply(envelope, short)
         assert expected is (await ended(task)).reason
+
+
+async def test_the_tap_is_told_what_a_request_was_that_no_pool_was_given(bench: Bench) -> None:
+    """It has no copy of it; of a request that a pool had it has one."""
+    bench.broker.verdicts.extend([Verdict.UNROUTABLE, Verdict.REJECTED])
+    payload = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"
+    for expected in (b"POST /a HTTP/1.1\r\nHost: a\r\n\r\n", b""):
+        await ended(bench.start(replace(ORDER, payload=payload, route_grace=0.0)))
+        await until(lambda: bench.broker.told(Kind.ENDED))
+        assert expected == bench.broker.told(Kind.ENDED)[0].body
+        bench.broker.notices.clear()
+
+
+async def test_the_tap_is_told_of_a_request_that_was_never_pending(bench: Bench) -> None:
+    """Refused by the edge itself, before it was whole."""
+    bench.pending.refuse(Reason.BODY_TOO_LARGE, PAYLOAD)
+    await until(lambda: bench.broker.told(Kind.ENDED))
+    (event,) = bench.broker.told(Kind.ENDED)
+    assert (event.envelope.reason, event.envelope.status, event.body) == (Reason.BODY_TOO_LARGE, 413, PAYLOAD)

@@ -168,3 +168,14 @@ def test_a_bad_value_names_its_variable(variable: str, text: str) -> None:
     """One line for the operator."""
     with pytest.raises(SettingsError, match=variable):
         read(Settings, {variable: text})
+
+
+def test_an_ending_that_brings_its_request_along_is_a_whole_line() -> None:
+    """The request came to no pool, so the tap has seen no copy of it."""
+    log = AccessLog(10)
+    ended = Envelope(Kind.ENDED, "c0ffee", "edge-1", reason=Reason.UNROUTABLE, status=503, sent=1_500)
+    line = log.see(ended, b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert line is not None
+    assert (line["method"], line["target"], line["status"], line["reason"]) == ("GET", "/a", 503, Reason.UNROUTABLE)
+    assert "unmatched" not in line
+    assert len(log) == 0

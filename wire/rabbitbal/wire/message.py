@@ -86,6 +86,11 @@ def decode_request(payload: bytes) -> Request:
     return Request(parts[0].decode("ascii"), parts[1], fields, body)
 
 
+def without_body(request: Request) -> Request:
+    """The same request less its body, and less the length of it: what a log needs."""
+    return Request(request.method, request.target, without(request.fields, b"content-length"))
+
+
 def decode_response(payload: bytes) -> Response:
     """A response from its bytes. Raises WireError.
 

@@ -15,7 +15,7 @@ from rabbitbal.edge.settings import Settings
 from rabbitbal.wire import topology
 from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.fields import Fields, content_length, first, values
-from rabbitbal.wire.message import Request, Response, encode_request
+from rabbitbal.wire.message import Request, Response, encode_request, without_body
 from rabbitbal.wire.reasons import ERROR_FIELD, Reason
 
 log = structlog.get_logger()
@@ -60,7 +60,6 @@ class Edge:
         try:
             ending = await self._carry(scope, receive)
         except Refused as refused:
-            self._pending.count(refused.reason)
             log.info("request.refused", reason=refused.reason.value, target=_printable(scope))
             await self._refuse(scope, send, refused.reason)
         except Exception:
@@ -160,7 +159,16 @@ class Edge:
     async def _refuse(self, scope: Scope, send: Send, reason: Reason) -> None:
         """An answer given before the request was read to its end: the connection cannot be used again."""
         extra = [(ERROR_FIELD.lower(), reason.value.encode())]
-        await self._answer(scope, send, self._pending.error(reason), extra, close=True)
+        response = self._pending.refuse(reason, self._head(scope))
+        await self._answer(scope, send, response, extra, close=True)
+
+    def _head(self, scope: Scope) -> bytes:
+        """The request as the log will show it, as far as it can be written down."""
+        try:
+            fields = request_fields(scope["headers"], self._peer(scope), scope["http_version"])
+            return encode_request(without_body(Request(scope["method"], scope[TARGET], fields)))
+        except WireError:
+            return b""
 
     async def _answer(self, scope: Scope, send: Send, response: Response, extra: Fields, *, close: bool) -> None:
         status, body = response.status, response.body

@@ -36,7 +36,7 @@ from rabbitbal.runtime.broker import Disconnected, Verdict
 from rabbitbal.wire import topology
 from rabbitbal.wire.envelope import Envelope, Kind
 from rabbitbal.wire.errors import WireError
-from rabbitbal.wire.message import Response, decode_response, is_whole
+from rabbitbal.wire.message import Response, decode_request, decode_response, encode_request, is_whole, without_body
 from rabbitbal.wire.reasons import Reason, error_response, status_of
 
 log = structlog.get_logger()
@@ -91,6 +91,7 @@ class Ticket:
     __slots__ = (
         "attempt",
         "claimed_by",
+        "copied",
         "deadline",
         "envelope",
         "losses",
@@ -110,6 +111,7 @@ class Ticket:
         self.attempt = 1
         self.losses = 0
         self.sent = False
+        self.copied = False
         self.claimed_by: str | None = None
         self.sender: asyncio.Task[None] | None = None
 
@@ -155,6 +157,21 @@ class Pending:
     def count(self, reason: Reason | None) -> None:
         name = reason or "answered"
         self.endings[name] = self.endings.get(name, 0) + 1
+
+    def refuse(self, reason: Reason, head: bytes) -> Response:
+        """End a request that was never pending. ``head`` is what can be said of it in a log; it may be empty."""
+        self.count(reason)
+        event = Envelope(
+            kind=Kind.ENDED,
+            correlation_id=token_hex(16),
+            app_id=self._edge,
+            reason=reason,
+            status=status_of(reason),
+            duration=0,
+            sent=int(time.time() * 1000),
+        )
+        self._tell(topology.EVENTS, f"ended.{self._edge}", event, head)
+        return self.error(reason)
 
     def error(self, reason: Reason) -> Response:
         """What the client gets for a reason."""
@@ -232,10 +249,12 @@ class Pending:
                     )
                 except Disconnected as error:
                     ticket.sent = False
+                    ticket.copied |= error.sent
                     if error.sent and not ticket.order.repeatable:
                         ticket.settle(Reason.WORKER_LOST)
                     await asyncio.sleep(RETRY_PERIOD / 10)
                     continue
+                ticket.copied |= verdict is not Verdict.UNROUTABLE
                 if verdict is Verdict.ROUTED:
                     return
                 ticket.sent = False
@@ -352,7 +371,11 @@ class Pending:
             sent=int(time.time() * 1000),
             route=ticket.order.route,
         )
-        self._tell(topology.EVENTS, f"ended.{self._edge}", event, b"")
+        head = b""
+        if not ticket.copied and self._can_tell():
+            # A tap has seen what was given to a pool; of anything else it learns here.
+            head = encode_request(without_body(decode_request(ticket.order.payload)))
+        self._tell(topology.EVENTS, f"ended.{self._edge}", event, head)
 
     def _cancel(self, correlation_id: str, worker: str) -> None:
         envelope = Envelope(kind=Kind.CANCEL, correlation_id=correlation_id, app_id=self._edge)
@@ -360,8 +383,11 @@ class Pending:
 
     def _tell(self, exchange: str, key: str, envelope: Envelope, body: bytes) -> None:
         """Publish without holding anybody up. What cannot be told now is told by nobody later."""
-        if self._broker.up() and len(self._tasks) < MAX_NOTICES:
+        if self._can_tell():
             self._spawn(self._notice(exchange, key, envelope, body))
+
+    def _can_tell(self) -> bool:
+        return self._broker.up() and len(self._tasks) < MAX_NOTICES
 
     async def _notice(self, exchange: str, key: str, envelope: Envelope, body: bytes) -> None:
         try:

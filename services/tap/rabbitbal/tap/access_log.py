@@ -41,6 +41,9 @@ class AccessLog:
                 line["app_ms"] = round(envelope.duration / 1000, 2)
         elif envelope.kind is Kind.ENDED:
             line = {"status": envelope.status, "bytes": 0, "worker": None}
+            if payload:
+                # It came to no pool, so no copy of it came here.
+                self._request(envelope, payload)
         else:
             return None
         known = self._open.pop(envelope.correlation_id, None)
