@@ -706,3 +706,21 @@ async def test_a_defect_of_the_edge_is_a_500(edge: Deployment, monkeypatch: pyte
 
     monkeypatch.setattr(edge.pending, "run", broken)
     assert said(await edge.ask(GET)) == (500, b"edge-error")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", True),
+        (b"00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", False),
+        (b"rubbish", False),
+    ],
+)
+async def test_a_trace_goes_into_the_envelope_when_it_is_well_formed(
+    edge: Deployment, given: bytes, expected: bool
+) -> None:
+    """W3C Trace Context; the field itself travels with the request as it came."""
+    await edge.ask(b"GET / HTTP/1.1\r\nHost: a\r\ntraceparent: " + given + b"\r\n\r\n")
+    (envelope,) = edge.backend.envelopes
+    assert (given.decode() if expected else None) == envelope.traceparent
+    assert given == first(edge.backend.requests[0].fields, b"traceparent")

@@ -29,6 +29,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # idempotent." Safe: GET, HEAD, OPTIONS, TRACE (§9.2.1).
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://([^/?#]*)([^#]*)")
 
 
@@ -93,6 +94,7 @@ class Edge:
             timeout=settings.timeout,
             route_grace=settings.route_grace,
             broker_grace=settings.broker_grace,
+            traceparent=_traceparent(fields),
         )
         watch: asyncio.Task[None] | None = None
 
@@ -198,6 +200,12 @@ async def _watch(receive: Receive, ticket: Ticket) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     ticket.settle(Reason.CLIENT_GONE)
+
+
+def _traceparent(fields: Fields) -> str | None:
+    """The trace that the request belongs to (W3C Trace Context §3.2); what is not well formed counts as none."""
+    value = first(fields, b"traceparent")
+    return value.decode() if value is not None and _TRACEPARENT.fullmatch(value) else None
 
 
 def _target(scope: Scope) -> tuple[bytes, Fields]:
