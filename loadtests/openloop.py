@@ -44,10 +44,18 @@ class Client:
         self._address = host, port
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection that is still open: nginx closes one that was idle for 75 s."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
+
     async def request(self, head: bytes) -> tuple[int, dict[str, str]]:
         """Status and (lower-case) header fields of the answer. Raises OSError or EOFError."""
-        # nginx closes an idle connection after 75 s; a run is shorter.
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
+        reader, writer = self._kept() or await asyncio.open_connection(*self._address)
         try:
             writer.write(head)
             lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
