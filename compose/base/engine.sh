@@ -67,8 +67,8 @@ suite_apt() {
 
 engine_version() { docker version --format '{{.Server.Version}}' 2>/dev/null; }
 
-# owns_pid FILE PROGRAM: the process that FILE names runs, and is PROGRAM.
-owns_pid() { [[ -s $1 && $(cat "/proc/$(<"$1")/comm" 2>/dev/null) == "$2" ]]; }
+# owns_pid FILE PROGRAM: the process that FILE names runs, and is PROGRAM. A zombie has a name but no executable.
+owns_pid() { [[ -s $1 && $(readlink "/proc/$(<"$1")/exe" 2>/dev/null) == */"$2" ]]; }
 
 start_engine() {
   [[ -z ${DOCKER_HOST:-} ]] || die "no Docker engine answers at DOCKER_HOST"
