@@ -2,7 +2,7 @@
 
 from secrets import token_hex
 
-from integration.client import Call, Load
+from integration.client import Call, Load, send
 from integration.deployment import Deployment
 from integration.polling import eventually
 
@@ -45,4 +45,23 @@ def test_three_edges_share_the_traffic_and_one_may_die(shared: Deployment) -> No
     assert set(load.endings()) == {"200"}
     assert len(answers) == load.sent
     assert shared.pids(nginx) == processes
+    assert shared.look(nginx).started_at == nginx.started_at
+
+
+def test_without_any_edge_the_client_hears_of_it_at_once(shared: Deployment) -> None:
+    """503 `edge-down` with Retry-After, from nginx, for every method; with an edge again all is well, and nginx was not
+    touched. Nothing of what was refused has run."""
+    shared.ready(workers=4)
+    edge, nginx, key = shared.container("edge"), shared.container("nginx"), token_hex(4)
+    shared.kill(edge)
+    for method in ("GET", "POST"):
+        answer = send(shared.http, Call(f"/work?key={key}", method))
+        assert answer.ending == "503 edge-down"
+        assert answer.seconds < 10
+        assert int(answer.first("Retry-After") or "") >= 1
+        assert answer.body.decode().startswith("rabbitbal: edge-down: ")
+    shared.start(edge)
+    shared.ready(workers=4)
+    assert send(shared.http, Call(f"/work?key={key}-after")).status == 200
+    assert {name: n for name, n in shared.runs().items() if key in name} == {f"{key}-after": 1}
     assert shared.look(nginx).started_at == nginx.started_at
