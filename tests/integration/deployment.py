@@ -276,6 +276,10 @@ class Deployment:
     def runs(self) -> Counter[str]:
         return self.keys("ran")
 
+    def runs_by_worker(self, key: str) -> Counter[str]:
+        """How often the request with this key was started, by the container's id."""
+        return Counter(w.id for w in self.workers() for line in self.events(w, "ran") if line["key"] == key)
+
     def runner(self, key: str) -> Container:
         """The worker that runs the request with this key, once one does."""
 

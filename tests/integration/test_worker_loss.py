@@ -60,7 +60,8 @@ def test_killed_workers_cost_only_what_must_not_run_twice(shared: Deployment) ->
             assert long[key].seconds < 10, "told at once, not at the deadline"
         else:
             assert long[key].status == 200, long[key]
-            assert long[key].attempt == "2"
+            # The kills come one after the other: the second worker may have had it from the first.
+            assert long[key].attempt in ("2", "3")
             assert not (long[key].worker or "").startswith((first.id[:12], second.id[:12]))
     assert {long[key].ending for key in long.keys() - lost} == {"200"}
     assert len(answers) == load.sent == 960
@@ -69,7 +70,14 @@ def test_killed_workers_cost_only_what_must_not_run_twice(shared: Deployment) ->
     assert {answer.ending for answer in posts} <= {"200", "502 worker-lost"}
     runs = shared.runs()
     assert {key: n for key, n in runs.items() if key.startswith(name) and "-post-" in key and n > 1} == {}
-    assert all(runs[key] == 2 for key in lost if "-post-" not in key)
+    # What was lost ran once more, on one worker that lived, and never twice on the same one.
+    dead = {first.id, second.id}
+    for key in (key for key in lost if "-post-" not in key):
+        where = shared.runs_by_worker(key)
+        assert set(where.values()) == {1}, where
+        assert where.keys() & dead
+        assert len(where.keys() - dead) == 1
+        assert len(where) <= int(long[key].attempt or "")
 
 
 def test_a_request_that_kills_its_worker_is_not_repeated_blindly(shared: Deployment) -> None:
