@@ -62,13 +62,14 @@ def test_every_example_is_a_message_that_the_code_reads_and_writes(message: str,
     assert set(properties) <= PROPERTIES
     assert (properties.get("content_type") == CONTENT_TYPE) == (block != "")
     assert (block != "") == (found.kind in {Kind.REQUEST, Kind.RESPONSE})
+    more = found.more or False
     if found.kind is Kind.REQUEST:
-        request = decode_request(payload(block))
-        assert encode_request(request) == payload(block)
+        request = decode_request(payload(block), more=more)
+        assert encode_request(request, more=more) == payload(block)
         assert properties["expiration"].isdecimal()
     elif found.kind is Kind.RESPONSE:
-        response = decode_response(payload(block))
-        assert encode_response(response) == payload(block)
+        response = decode_response(payload(block), more=more)
+        assert encode_response(response, more=more) == payload(block)
         assert found.reason is None or response == error_response(found.reason)
 
 
@@ -80,10 +81,13 @@ def test_every_example_is_published_where_its_sender_may_publish(message: str, b
     expected = {
         Kind.REQUEST: (topology.REQUESTS, topology.request_key(found.route or "")),
         Kind.CANCEL: (topology.STREAMS, "worker-1-d4e5f6"),
+        Kind.CREDIT: (topology.STREAMS, "worker-1-d4e5f6"),
+        Kind.PROBE: (topology.STREAMS, "worker-1-d4e5f6"),
+        Kind.BODY: (topology.RESPONSES, topology.body_key("edge-1-a1b2c3")),
         Kind.ENDED: (topology.EVENTS, f"ended.{found.app_id}"),
     }.get(found.kind, (topology.RESPONSES, topology.response_key("edge-1-a1b2c3")))
     assert (exchange, key) == expected
-    from_worker = found.kind in {Kind.RESPONSE, Kind.CLAIM, Kind.REDELIVERED}
+    from_worker = found.kind in {Kind.RESPONSE, Kind.CLAIM, Kind.REDELIVERED, Kind.BODY}
     permissions = topology.ROLES["worker" if from_worker else "edge"]
     assert re.search(permissions.write, exchange)
     assert re.search(permissions.topics.get(exchange, ("", ""))[0], key)
@@ -119,7 +123,12 @@ def test_every_object_of_the_broker_is_in_the_document() -> None:
         assert f"| `{queue.name}` |" in TEXT
     for name in (topology.pool_queue("<pool>"), topology.edge_queue("<edge id>"), topology.worker_queue("<worker id>")):
         assert f"| `{name}` |" in TEXT
-    for key in (topology.request_key("<route>"), topology.response_key("<edge id>")):
+    for key in (
+        topology.request_key("<route>"),
+        topology.response_key("<edge id>"),
+        topology.body_key("<edge id>"),
+        topology.EVERY_WORKER,
+    ):
         assert f"`{key}`" in TEXT
     rows = {row.split("`")[1]: row for row in TEXT.splitlines() if row.startswith("| `")}
     for binding in topology.FIXED_BINDINGS:

@@ -41,9 +41,13 @@ ENVELOPES = {
     Kind.REDELIVERED: Envelope(Kind.REDELIVERED, ID, "worker-1", pool="default"),
     Kind.CANCEL: Envelope(Kind.CANCEL, ID, "edge-1"),
     Kind.ENDED: Envelope(
-        Kind.ENDED, ID, "edge-1", route="default", reason=Reason.QUEUE_TIMEOUT, status=504, duration=30_000_000
+        Kind.ENDED, ID, "edge-1", route="default", reason=Reason.QUEUE_TIMEOUT, status=504, duration=30_000_000, size=0
     ),
+    Kind.BODY: Envelope(Kind.BODY, ID, "worker-1", attempt=2, sequence=7, more=True),
+    Kind.CREDIT: Envelope(Kind.CREDIT, ID, "edge-1", credit=65536),
+    Kind.PROBE: Envelope(Kind.PROBE, "probe", "edge-1"),
 }
+NEEDED: dict[Kind, dict[str, Any]] = {Kind.BODY: {"sequence": 1, "more": False}, Kind.CREDIT: {"credit": 0}}
 
 
 def parsed(envelope: Envelope, **changed: Any) -> Envelope:
@@ -105,8 +109,9 @@ NESTED: dict[str, Any] = {"a": [{"b": [None, b"\xff"] * 10}]}
 NOT_INTEGERS = [True, False, "1", b"1", 1.0, Decimal(1), [1], NESTED]
 NOT_STRINGS = [b"default", 1, True, ["default"], NESTED]
 
+NUMBERS = ("status", "duration", "sent", "sequence", "credit", "size")
 HOSTILE: list[tuple[str, list[Any]]] = [
-    ("kind", [None, "", "Request", "request ", "body", "credit", "x" * 100_000, b"request", 1, ["request"], NESTED]),
+    ("kind", [None, "", "Request", "request ", "bodies", "body", "credit", "x" * 100_000, b"request", 1, ["request"], NESTED]),
     ("correlation_id", [None, ""]),
     ("app_id", [None, ""]),
     ("reply_to", [None, ""]),
@@ -117,9 +122,9 @@ HOSTILE: list[tuple[str, list[Any]]] = [
     ("route", [..., None, *NOT_STRINGS]),
     ("pool", NOT_STRINGS),
     ("traceparent", NOT_STRINGS),
-    ("status", NOT_INTEGERS),
-    ("duration", NOT_INTEGERS),
-    ("sent", NOT_INTEGERS),
+    *((name, [-1, -(2**63), 2**63, 10**5000, *NOT_INTEGERS]) for name in NUMBERS),
+    ("more", [0, 1, "true", b"", [True], NESTED]),
+    ("upgrade", ["", "h2c", "WebSocket", *NOT_STRINGS]),
     ("reason", ["", "Poison", "no-such-reason", "x" * 100_000, b"poison", 0, 10**5000, True, ["poison"], NESTED]),
 ]
 
@@ -138,13 +143,19 @@ def test_a_hostile_envelope_is_refused(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.REQUEST])
 def test_only_a_request_needs_the_headers_of_a_request(kind: Kind) -> None:
-    bare = {"version": VERSION, "attempt": 1}
+    needed = NEEDED.get(kind, {})
+    bare = {"version": VERSION, "attempt": 1, **needed}
     envelope = parse_envelope(kind=kind.value, correlation_id=ID, app_id="a", reply_to=None, headers=bare)
-    assert envelope == Envelope(kind, ID, "a")
+    assert envelope == Envelope(kind, ID, "a", **needed)
+    for name in needed:
+        with pytest.raises(WireError, match=name):
+            parse_envelope(
+                kind=kind.value, correlation_id=ID, app_id="a", reply_to=None, headers={**bare, name: None}
+            )
 
 
 def test_huge_values_of_the_right_type_are_only_values() -> None:
-    huge = parsed(REQUEST, deadline=2**63 - 1, duration=-(2**63), route="r" * 1_000_000, attempt=1000)
+    huge = parsed(REQUEST, deadline=2**63 - 1, duration=0, credit=2**63 - 1, route="r" * 1_000_000, attempt=1000)
     assert huge.deadline == 2**63 - 1
     assert huge.route == "r" * 1_000_000
 

@@ -26,6 +26,12 @@ class Kind(StrEnum):
     REDELIVERED = "redelivered"
     # edge -> worker: nobody waits for this request any longer.
     CANCEL = "cancel"
+    # both ways: the next piece of a body.
+    BODY = "body"
+    # both ways: how much of a body may be sent in all.
+    CREDIT = "credit"
+    # both ways: are you there? No answer is expected: that the broker returns the message is one.
+    PROBE = "probe"
     # edge -> events: a request ended and no worker's response says so.
     ENDED = "ended"
 
@@ -52,6 +58,16 @@ class Envelope:
     route: str | None = None
     pool: str | None = None
     reason: Reason | None = None
+    more: bool | None = None
+    """The body goes on in `body` messages. Not set: it is whole with this message."""
+    sequence: int | None = None
+    """On a `body`: 1, 2, 3 … in each direction of each attempt."""
+    credit: int | None = None
+    """What the sender takes of `body` messages in all, counted from the attempt's start (`rabbitbal.wire.flow`)."""
+    upgrade: str | None = None
+    """On a request: the protocol that the client wants to go on with; `websocket` is the one there is."""
+    size: int | None = None
+    """On an `ended` event: bytes of body that the client was sent."""
     status: int | None = None
     """On an `ended` event: the status that the client got."""
     duration: int | None = None
@@ -74,11 +90,27 @@ class Envelope:
         return sent
 
 
+# A number travels as a signed 64-bit integer at most.
+_MOST = 1 << 63
+
+WEBSOCKET = "websocket"
+
+_NEEDED: dict[Kind, tuple[str, ...]] = {
+    Kind.REQUEST: ("deadline", "repeatable", "route"),
+    Kind.BODY: ("sequence", "more"),
+    Kind.CREDIT: ("credit",),
+}
+
 _TYPES: dict[str, type] = {
     "deadline": int,
     "repeatable": bool,
     "route": str,
     "pool": str,
+    "more": bool,
+    "sequence": int,
+    "credit": int,
+    "upgrade": str,
+    "size": int,
     "status": int,
     "duration": int,
     "traceparent": str,
@@ -118,6 +150,8 @@ def parse_envelope(
             continue
         if not _is(value, expected):
             raise WireError(f"header {name} is not of type {expected.__name__}")
+        if expected is int and not 0 <= value < _MOST:
+            raise WireError(f"header {name} is out of bounds")
         found[name] = value
     reason = headers.get("reason")
     if reason is not None:
@@ -125,12 +159,13 @@ def parse_envelope(
             found["reason"] = Reason(reason)
         except ValueError:
             raise WireError(f"reason {_shown(reason)} is not known") from None
-    if known is Kind.REQUEST:
-        for name in ("deadline", "repeatable", "route"):
-            if name not in found:
-                raise WireError(f"a request must have the header {name}")
-        if not reply_to:
-            raise WireError("a request must have reply_to")
+    for name in _NEEDED.get(known, ()):
+        if name not in found:
+            raise WireError(f"a {known} must have the header {name}")
+    if known is Kind.REQUEST and not reply_to:
+        raise WireError("a request must have reply_to")
+    if found.get("upgrade", WEBSOCKET) != WEBSOCKET:
+        raise WireError(f"upgrade {_shown(found['upgrade'])} is not known")
     return Envelope(known, correlation_id, app_id, reply_to, None, attempt, **found)
 
 

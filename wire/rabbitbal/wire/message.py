@@ -1,7 +1,8 @@
 """HTTP/1.1 messages and their bytes, media type ``message/http`` (RFC 9112 §10.1).
 
 The payload of an AMQP message delimits the body: it is everything behind the empty line. ``Content-Length`` is kept
-true to it, so the payload reads as a plain HTTP message in any tool.
+true to it, so the payload reads as a plain HTTP message in any tool. Where ``more`` of the body follows in messages of
+its own, ``Content-Length`` is that of the whole body, or there is none.
 """
 
 import re
@@ -27,50 +28,49 @@ _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A whole request. ``target`` is as the client sent it: path and query, still percent-encoded."""
+    """A request. ``target`` is as the client sent it: path and query, still percent-encoded. ``body`` is the whole of
+    it, or its first bytes where more follows. ``upgrade`` is told by the envelope."""
 
     method: str
     target: bytes
     fields: Fields = field(default_factory=list)
     body: bytes = b""
+    upgrade: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole final response (status 200 to 599)."""
+    """A final response (status 200 to 599), or 101. ``body`` is the whole of it, or its first bytes."""
 
     status: int
     fields: Fields = field(default_factory=list)
     body: bytes = b""
 
 
-def encode_request(request: Request) -> bytes:
+def encode_request(request: Request, *, more: bool = False) -> bytes:
     """The bytes of a request. Raises WireError for what would not decode again."""
     method = request.method.encode("ascii", "replace")
     if not is_token(method):
         raise WireError(f"method {request.method[:40]!r} is not a token")
     if not _TARGET.fullmatch(request.target):
         raise WireError("request target is empty or contains whitespace or a control character")
-    fields = _with_length(request.fields, request.body)
+    fields = _with_length(request.fields, request.body, more=more)
     return _encode(b"%s %s HTTP/1.1\r\n" % (method, request.target), fields, request.body)
 
 
-def encode_response(response: Response) -> bytes:
+def encode_response(response: Response, *, more: bool = False) -> bytes:
     """The bytes of a response. Raises WireError for what would not decode again.
 
     A response without a body keeps the ``Content-Length`` it has: in answer to HEAD, and with 304, it tells the length
     that the body would have had (RFC 9110 §8.6).
     """
-    if not 200 <= response.status <= 599:
-        raise WireError(f"status {response.status} is not that of a final response")
-    if response.body and response.status in _BODILESS:
-        raise WireError(f"a response with status {response.status} has no body")
-    fields = _with_length(response.fields, response.body, keep=True)
+    _check_status(response.status, response.body, more=more)
+    fields = _with_length(response.fields, response.body, keep=True, more=more)
     phrase = _PHRASES.get(response.status, b"")
     return _encode(b"HTTP/1.1 %d %s\r\n" % (response.status, phrase), fields, response.body)
 
 
-def decode_request(payload: bytes) -> Request:
+def decode_request(payload: bytes, *, more: bool = False) -> Request:
     """A request from its bytes. Raises WireError."""
     start, fields, body = _decode(payload)
     parts = start.split(b" ")
@@ -81,7 +81,9 @@ def decode_request(payload: bytes) -> Request:
     if not _TARGET.fullmatch(parts[1]):
         raise WireError("request target is empty or contains a control character")
     declared = _declared(fields)
-    if (declared or body) and declared != [b"%d" % len(body)]:
+    if more:
+        _check_more(declared, body)
+    elif (declared or body) and declared != [b"%d" % len(body)]:
         raise WireError("body and Content-Length differ")
     return Request(parts[0].decode("ascii"), parts[1], fields, body)
 
@@ -91,7 +93,7 @@ def without_body(request: Request) -> Request:
     return Request(request.method, request.target, without(request.fields, b"content-length"))
 
 
-def decode_response(payload: bytes) -> Response:
+def decode_response(payload: bytes, *, more: bool = False) -> Response:
     """A response from its bytes. Raises WireError.
 
     Whether a declared length without a body is right depends on the request's method: the caller who knows it checks.
@@ -99,16 +101,36 @@ def decode_response(payload: bytes) -> Response:
     start, fields, body = _decode(payload)
     version, _, rest = start.partition(b" ")
     status, _, phrase = rest.partition(b" ")
-    if version != b"HTTP/1.1" or not _STATUS.fullmatch(status) or status < b"200":
-        raise WireError("status line is not 'HTTP/1.1 STATUS PHRASE' with a final status")
+    if version != b"HTTP/1.1" or not _STATUS.fullmatch(status):
+        raise WireError("status line is not 'HTTP/1.1 STATUS PHRASE'")
     check_field(b"phrase", phrase)
     code = int(status)
+    _check_status(code, body, more=more)
     declared = _declared(fields)
-    if body and code in _BODILESS:
-        raise WireError(f"a response with status {code} has no body")
-    if (declared or body) and declared != [b"%d" % (len(body) or content_length(fields) or 0)]:
+    if more:
+        _check_more(declared, body)
+    elif (declared or body) and declared != [b"%d" % (len(body) or content_length(fields) or 0)]:
         raise WireError("body and Content-Length differ")
     return Response(code, fields, body)
+
+
+def _check_status(status: int, body: bytes, *, more: bool) -> None:
+    # 101 is final in its own way: what follows is another protocol (RFC 9110 §15.2.2).
+    if not 200 <= status <= 599 and not (status == 101 and more):
+        raise WireError(f"status {status} is not that of a final response")
+    if (body or more) and status in _BODILESS:
+        raise WireError(f"a response with status {status} has no body")
+
+
+def _check_more(declared: list[bytes], body: bytes) -> None:
+    """The length declared is that of the whole body."""
+    if not declared:
+        return
+    whole = content_length((b"content-length", value) for value in declared)
+    if declared != [b"%d" % (whole or 0)]:
+        raise WireError("Content-Length is not one plain number")
+    if (whole or 0) < len(body):
+        raise WireError("body is longer than Content-Length")
 
 
 def _declared(fields: Fields) -> list[bytes]:
@@ -136,12 +158,21 @@ def is_whole(response: Response, method: str) -> bool:
     return declared is None or declared == len(response.body)
 
 
-def _with_length(fields: Fields, body: bytes, *, keep: bool = False) -> Fields:
+def _with_length(fields: Fields, body: bytes, *, keep: bool = False, more: bool) -> Fields:
     """The fields with one true Content-Length, or none where there is no body and none was declared.
 
-    ``keep`` leaves the length that a message without a body declares.
+    ``keep`` leaves the length that a message without a body declares; with ``more`` what is declared stays.
     """
     declared = _declared(fields)
+    if more:
+        whole = content_length(fields)
+        if whole is None:
+            return fields
+        if whole < len(body):
+            raise WireError("body is longer than Content-Length")
+        if declared == [b"%d" % whole]:
+            return fields
+        return [*without(fields, b"content-length"), (b"Content-Length", b"%d" % whole)]
     length = b"%d" % len(body)
     if declared == [length] or not (declared or body):
         return fields

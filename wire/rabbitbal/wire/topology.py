@@ -27,6 +27,16 @@ def response_key(edge: str) -> str:
     return f"response.{edge}"
 
 
+def body_key(edge: str) -> str:
+    """For the pieces of a streamed response. The tap is not bound to this key: it reads heads, not bodies, and so a
+    message that the broker returns says that the edge is gone."""
+    return f"body.{edge}"
+
+
+# On the streams exchange, besides a worker's own id: every worker.
+EVERY_WORKER = "*"
+
+
 def pool_queue(pool: str) -> str:
     return f"pool.{pool}"
 
@@ -137,7 +147,7 @@ ROLES: dict[str, Permissions] = {
         read=r"^(rabbitbal\.responses|edge\..+)$",
         topics={
             REQUESTS: (r"^request\.", NOTHING),
-            RESPONSES: (NOTHING, r"^response\."),
+            RESPONSES: (NOTHING, r"^(response|body)\."),
             EVENTS: (r"^ended\.", NOTHING),
         },
     ),
@@ -145,7 +155,7 @@ ROLES: dict[str, Permissions] = {
         configure=r"^worker\..+$",
         write=r"^(rabbitbal\.(responses|dead)|worker\..+)$",
         read=r"^(rabbitbal\.streams|pool\..+|worker\..+)$",
-        topics={RESPONSES: (r"^response\.", NOTHING)},
+        topics={RESPONSES: (r"^(response|body)\.", NOTHING)},
     ),
     "tap": Permissions(
         configure=NOTHING,

@@ -7,7 +7,7 @@ are not used: they hide the moment of the loss, and that moment decides what bec
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -21,7 +21,7 @@ from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, DeliveryError
 from yarl import URL
 
 from rabbitbal.wire import topology
-from rabbitbal.wire.envelope import Envelope, parse_envelope
+from rabbitbal.wire.envelope import Envelope, Kind, parse_envelope
 from rabbitbal.wire.message import CONTENT_TYPE
 
 log = structlog.get_logger()
@@ -213,7 +213,7 @@ class Publisher:
         message = aio_pika.Message(
             body,
             headers=envelope.headers(),
-            content_type=CONTENT_TYPE if body else None,
+            content_type=_content_type(envelope.kind) if body else None,
             type=envelope.kind.value,
             correlation_id=envelope.correlation_id,
             reply_to=envelope.reply_to,
@@ -233,6 +233,11 @@ class Publisher:
                 raise asyncio.CancelledError from error
             raise Disconnected(str(error) or type(error).__name__, sent=True) from error
         return Verdict.UNROUTABLE if isinstance(result, DeliveredMessage) else Verdict.ROUTED
+
+
+def _content_type(kind: Kind) -> str:
+    # RFC 2046 §4.5.1: a piece of a body is octets; what they mean the head has said.
+    return "application/octet-stream" if kind is Kind.BODY else CONTENT_TYPE
 
 
 class Delivery:
@@ -300,11 +305,12 @@ async def consume(
 
 
 async def private_queue(
-    channel: AbstractChannel, name: str, exchange: str, key: str, arguments: dict[str, Any]
+    channel: AbstractChannel, name: str, exchange: str, keys: Iterable[str], arguments: dict[str, Any]
 ) -> None:
-    """Declare a queue that lives as long as this connection, bound to one key."""
+    """Declare a queue that lives as long as this connection, bound to the keys."""
     queue = await channel.declare_queue(name, exclusive=True, durable=False, arguments=arguments)
-    await queue.bind(exchange, key)
+    for key in keys:
+        await queue.bind(exchange, key)
 
 
 class Topologist:
