@@ -16,6 +16,10 @@ up workers="8": _engine
 down: _engine
     docker compose down --remove-orphans
 
+# a local CA and a certificate for compose/tls.yml; --force renews
+certs *args:
+    @compose/base/certs.sh "$@"
+
 # follow the logs, of one service or of all
 logs *service: _engine
     docker compose logs --follow --tail 100 "$@"

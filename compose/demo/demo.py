@@ -1,16 +1,18 @@
 """The application of the demonstration: plain ASGI, no framework.
 
 Every request with a ``key`` in its query prints one line when it starts, so that tests can count in the containers'
-logs how many times it ran, whichever process ran it.
+logs how many times it ran, whichever process ran it. When its client leaves before the end, it prints another.
 """
 
 import asyncio
 import base64
+import hashlib
 import json
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
@@ -27,6 +29,10 @@ BLOCK = bytes(range(256)) * 256  # 64 KiB
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
+EVENTS = "text/event-stream"
+
+SUBPROTOCOLS = ("echo", "chat")
+REFUSAL = {"type": "websocket.close"}  # before it was accepted: 403
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -43,6 +49,7 @@ PAGE = """<!doctype html>
   dt, dd { margin: 0; padding: .4rem 0; }
   dd { color: var(--soft); }
   a { color: inherit; }
+  button { font: inherit; }
 </style>
 <h1>Rabbitbal</h1>
 <p>This page came through a queue, from worker <b>WORKER</b>. Reload it: perhaps another one is quicker.</p>
@@ -52,15 +59,34 @@ PAGE = """<!doctype html>
   <dt><a href="/echo?a=1&amp;a=2">/echo</a><dd>the request as the application saw it
   <dt><a href="/bytes/1024">/bytes/1024</a><dd>so many bytes
   <dt><a href="/stream?chunks=5&amp;ms=200">/stream</a><dd>a body in pieces
+  <dt><a href="/sse?events=10&amp;ms=500">/sse</a><dd>events, as they happen
+  <dt>/ws<dd>a WebSocket that sends back what it gets
+  <dt>/digest<dd>POST a body of any size: its length and SHA-256
   <dt><a href="/status/418">/status/418</a><dd>any status
   <dt><a href="/crash">/crash</a><dd>kills the worker that runs it
 </dl>
+<p><button>Listen to /sse, send it to /ws</button> <output></output></p>
+<script>
+  document.querySelector("button").onclick = () => {
+    const show = text => document.querySelector("output").textContent = text;
+    const events = new EventSource("/sse?events=20&ms=250");
+    const socket = new WebSocket(location.origin.replace(/^http/, "ws") + "/ws");
+    events.onmessage = event => socket.readyState === WebSocket.OPEN && socket.send("event " + event.lastEventId);
+    events.onerror = () => { events.close(); socket.close(); };  // its end, too, or the browser would come again
+    socket.onmessage = message => show(message.data + ", there and back");
+    socket.onclose = () => show("closed");
+  };
+</script>
 </html>
 """
 
 
 class BadNumber(ValueError):
     """A number that is none, or out of bounds."""
+
+
+class Gone(Exception):
+    """The client left."""
 
 
 @dataclass
@@ -73,13 +99,15 @@ class Visit:
     argument: str
     query: dict[str, str]
 
-    async def body(self) -> bytes:
-        body: bytes = b""
-        while True:
+    async def body(self) -> AsyncIterator[bytes]:
+        """Its pieces as they come. Raises Gone: a body without its end is none."""
+        more = True
+        while more:
             message = await self.receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                return body
+            if message["type"] == "http.disconnect":
+                raise Gone
+            yield message.get("body", b"")
+            more = message.get("more_body", False)
 
     async def start(self, status: int, content_type: str, length: int | None = None) -> None:
         headers = [(b"content-type", content_type.encode())]
@@ -94,22 +122,51 @@ class Visit:
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
-    if scope["type"] != "http":
+    if scope["type"] not in ("http", "websocket"):
         # ASGI: this is how a server learns that there is no lifespan here.
         raise NotImplementedError(scope["type"])
     query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
     folder, _, argument = scope["path"].rpartition("/")
     page = PAGES.get(scope["path"]) or PAGES.get(folder + "/*", missing)
-    if key := argument if page is count else query.get("key"):
+    key = argument if page is count else query.get("key")
+    if key:
         ms = query.get("ms", "")
-        known = len(ms) < 12 and ms.isdecimal()
-        line = json.dumps({"event": "ran", "key": key, "ms": int(ms) if known else 0})
-        print(line, flush=True)  # noqa: T201 - standard output is where tests count
+        say("ran", key, ms=int(ms) if len(ms) < 12 and ms.isdecimal() else 0)
     visit = Visit(scope, receive, send, argument, query)
     try:
-        await page(visit)
+        await (chat(visit) if scope["type"] == "websocket" else page(visit))
     except BadNumber as error:
-        await visit.answer(f"{error}\n", status=400)
+        if scope["type"] == "websocket":
+            await send(REFUSAL)
+        else:
+            await visit.answer(f"{error}\n", status=400)
+    except (Gone, OSError, asyncio.CancelledError) as error:
+        # However the server tells: by a message, by a send that fails, by a cancelled task.
+        if key:
+            say("gone", key, at=time.time(), code=error.args[0] if isinstance(error, Gone) and error.args else None)
+        if isinstance(error, asyncio.CancelledError):
+            raise
+
+
+def say(event: str, key: str, **more: object) -> None:
+    print(json.dumps({"event": event, "key": key, **more}), flush=True)  # noqa: T201 - where tests count
+
+
+async def chat(visit: Visit) -> None:
+    """/ws: sends back what it gets. With ``close=4001`` it closes so after the first message."""
+    if visit.scope["path"] != "/ws":
+        await visit.send(REFUSAL)
+        return
+    code = number(visit.query["close"], 1000, 4999) if "close" in visit.query else None
+    await visit.receive()
+    chosen = next((name for name in visit.scope["subprotocols"] if name in SUBPROTOCOLS), None)
+    await visit.send({"type": "websocket.accept", "subprotocol": chosen})
+    while (message := await visit.receive())["type"] == "websocket.receive":
+        if code is not None:
+            await visit.send({"type": "websocket.close", "code": code, "reason": "as the query asked"})
+            return
+        await visit.send({**message, "type": "websocket.send"})
+    raise Gone(message.get("code"))
 
 
 async def home(visit: Visit) -> None:
@@ -131,7 +188,7 @@ async def count(visit: Visit) -> None:
 
 
 async def echo(visit: Visit) -> None:
-    body = await visit.body()
+    body = b"".join([part async for part in visit.body()])
     target = visit.scope["raw_path"] + (b"?" + visit.scope["query_string"] if visit.scope["query_string"] else b"")
     shown: str | dict[str, str]
     try:
@@ -168,6 +225,40 @@ async def stream(visit: Visit) -> None:
     await visit.send({"type": "http.response.body"})
 
 
+async def sse(visit: Visit) -> None:
+    """Each event's data is the time at which it was sent, in nanoseconds since 1970."""
+    events = number(visit.query.get("events", "10"), 0, 1_000_000)
+    ms = number(visit.query.get("ms", "100"), 0, 60_000)
+    await visit.start(200, EVENTS)
+    watch = asyncio.create_task(left(visit))
+    try:
+        for event in range(1, events + 1):
+            if event > 1:
+                await asyncio.wait((watch,), timeout=ms / 1000)
+            if watch.done():
+                watch.result()
+            data = f"id: {event}\ndata: {time.time_ns()}\n\n".encode()
+            await visit.send({"type": "http.response.body", "body": data, "more_body": True})
+    finally:
+        watch.cancel()
+    await visit.send({"type": "http.response.body"})
+
+
+async def left(visit: Visit) -> None:
+    """Raises Gone when the client leaves."""
+    while True:
+        async for _ in visit.body():
+            pass
+
+
+async def digest(visit: Visit) -> None:
+    size, digest = 0, hashlib.sha256()
+    async for part in visit.body():
+        size += len(part)
+        digest.update(part)
+    await visit.answer(json.dumps({"bytes": size, "sha256": digest.hexdigest()}), JSON)
+
+
 async def status(visit: Visit) -> None:
     code = number(visit.argument, 200, 599)
     phrase = HTTPStatus(code).phrase if code in list(HTTPStatus) else ""
@@ -190,6 +281,8 @@ PAGES: dict[str, Callable[[Visit], Awaitable[None]]] = {
     "/echo": echo,
     "/bytes/*": some_bytes,
     "/stream": stream,
+    "/sse": sse,
+    "/digest": digest,
     "/status/*": status,
     "/crash": crash,
 }

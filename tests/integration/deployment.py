@@ -20,7 +20,7 @@ from integration.polling import eventually
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-ONE_SHOT = frozenset({"users", "topology"})
+ONE_SHOT = frozenset({"users", "topology", "certificates"})
 TAIL = 150
 PATIENCE = 90.0
 

@@ -20,7 +20,6 @@ from rabbitbal.runtime.settings import SettingsError, describe, read
         ("RABBITBAL_TIMEOUT", "soon"),
         ("RABBITBAL_TIMEOUT", "nan"),
         ("RABBITBAL_BODY_LIMIT", "-1"),
-        ("RABBITBAL_BODY_LIMIT", "16000000"),
         ("RABBITBAL_HEADER_LIMIT", "1023"),
         ("RABBITBAL_TARGET_LIMIT", "63"),
         ("RABBITBAL_ROUTE_GRACE", "61"),

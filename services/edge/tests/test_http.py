@@ -3,169 +3,22 @@
 import asyncio
 import json
 import re
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from rabbitbal.edge import admin, serve
-from rabbitbal.edge.app import Edge
-from rabbitbal.edge.pending import Pending
 from rabbitbal.edge.protocol import EdgeProtocol
-from rabbitbal.edge.settings import Settings
-from rabbitbal.runtime.broker import Verdict
-from rabbitbal.wire import topology
-from rabbitbal.wire.envelope import Envelope, Kind
-from rabbitbal.wire.fields import Fields, first, values
-from rabbitbal.wire.message import Request, Response, decode_request, encode_response
+from rabbitbal.wire.fields import first, values
+from rabbitbal.wire.message import Response
 from rabbitbal.wire.reasons import Reason
-
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-MIB = 1024 * 1024
-LIMITS = Settings(host="127.0.0.1", port=0, body_limit=1000, header_limit=2048, target_limit=200, timeout=20)
-
-
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Poll until the condition holds; fail when the deadline passes."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come to hold"
-        await asyncio.sleep(0.002)
-
-
-class Backend:
-    """A broker with one worker: answers a request with ``answer(request)``, or keeps it when that is None."""
-
-    def __init__(self) -> None:
-        self.answer: Callable[[Request], Response | None] = lambda request: Response(200, [], b"ok")
-        self.pending: Pending | None = None
-        self.envelopes: list[Envelope] = []
-        self.requests: list[Request] = []
-        self.ended: list[Reason | None] = []
-
-    def up(self) -> bool:
-        return True
-
-    async def wait_up(self) -> None:
-        """Always up."""
-
-    async def publish(self, exchange: str, key: str, envelope: Envelope, body: bytes, *, timeout: float) -> Verdict:
-        if exchange == topology.EVENTS:
-            self.ended.append(envelope.reason)
-        if exchange == topology.REQUESTS:
-            self.envelopes.append(envelope)
-            self.requests.append(decode_request(body))
-            response = self.answer(self.requests[-1])
-            if response is not None:
-                self.reply(len(self.requests) - 1, response)
-        return Verdict.ROUTED
-
-    def reply(self, number: int, response: Response, reason: Reason | None = None) -> None:
-        assert self.pending is not None
-        request = self.envelopes[number]
-        said = Envelope(Kind.RESPONSE, request.correlation_id, "worker-1", reason=reason, duration=1000)
-        self.pending.reply(said, encode_response(response))
-
-
-class Answer:
-    """A response as it came over the socket."""
-
-    def __init__(self, head: bytes, body: bytes) -> None:
-        line, *lines = head.split(b"\r\n")
-        self.line = line
-        self.status = int(line.split(b" ")[1])
-        self.fields: Fields = [(name.lower(), value) for name, _, value in (text.partition(b": ") for text in lines)]
-        self.body = body
-
-    def __getitem__(self, name: str) -> bytes | None:
-        return first(self.fields, name.encode())
-
-
-class Conversation:
-    """A client connection on which the test decides about every byte."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    def send(self, data: bytes) -> None:
-        self.writer.write(data)
-
-    async def answer(self, *, head_only: bool = False) -> Answer:
-        async with asyncio.timeout(5):
-            head = await self.reader.readuntil(b"\r\n\r\n")
-            length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
-            bodiless = head_only or head.split(b" ")[1] in (b"204", b"304", b"100")
-            body = await self.reader.readexactly(int(length[1])) if length and not bodiless else b""
-            return Answer(head[:-4], body)
-
-    async def ask(self, data: bytes) -> Answer:
-        self.send(data)
-        return await self.answer()
-
-    async def at_end(self) -> bool:
-        """Whether the server closed without another byte."""
-        async with asyncio.timeout(5):
-            try:
-                return await self.reader.read(1) == b""
-            except ConnectionResetError:
-                return True
-
-    def hang_up(self) -> None:
-        self.writer.transport.abort()
-
-
-class Deployment:
-    """An edge that serves, and the backend behind it."""
-
-    def __init__(self, app: Edge, pending: Pending, backend: Backend, server: Any) -> None:
-        self.app, self.pending, self.backend, self.server = app, pending, backend, server
-        self.port: int = server.servers[0].sockets[0].getsockname()[1]
-        self._open: list[Conversation] = []
-
-    async def connect(self) -> Conversation:
-        self._open.append(Conversation(*await asyncio.open_connection("127.0.0.1", self.port)))
-        return self._open[-1]
-
-    async def ask(self, data: bytes) -> Answer:
-        return await (await self.connect()).ask(data)
-
-    def hang_up(self) -> None:
-        for conversation in self._open:
-            conversation.hang_up()
-
-
-@asynccontextmanager
-async def deployed(settings: Settings) -> AsyncIterator[Deployment]:
-    backend = Backend()
-    pending = backend.pending = Pending("edge-1", backend, settings.max_pending, settings.buffer_limit)
-    app = Edge(settings, pending, admin.build("edge-1", settings, pending, lambda: True))  # type: ignore[arg-type]
-    server = serve._server(settings, app)
-    # The server's start without its loop, which looks every tenth of a second whether it shall end.
-    server.config.load()
-    server.lifespan = server.config.lifespan_class(server.config)
-    await server.startup()
-    deployment = Deployment(app, pending, backend, server)
-    try:
-        yield deployment
-    finally:
-        deployment.hang_up()
-        await until(lambda: not server.server_state.connections and not server.server_state.tasks)
-        server.servers[0].close()
-        assert len(pending) == 0
+from tests.edge_deployment import GET, LIMITS, Deployment, deployed, said, until
 
 
 @pytest.fixture
 async def edge() -> AsyncIterator[Deployment]:
     async with deployed(LIMITS) as deployment:
         yield deployment
-
-
-def said(answer: Answer) -> tuple[int, bytes | None]:
-    return answer.status, answer["rabbitbal-error"]
 
 
 # --- the ordinary request
@@ -658,7 +511,7 @@ async def test_a_client_that_hangs_up_ends_its_request(edge: Deployment) -> None
     await until(lambda: len(edge.pending) == 1)
     conversation.hang_up()
     await until(lambda: len(edge.pending) == 0)
-    await until(lambda: edge.backend.ended == [Reason.CLIENT_GONE])
+    await until(lambda: [event.reason for event in edge.backend.ended] == [Reason.CLIENT_GONE])
     assert edge.pending.endings == {"client-gone": 1}
 
 

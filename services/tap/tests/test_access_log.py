@@ -130,7 +130,131 @@ def test_an_open_request_does_not_hold_its_body(log: AccessLog) -> None:
     assert line["request_bytes"] == 1_000_000
 
 
-@pytest.mark.parametrize("envelope", [request(), response()])
+STREAMED = encode_response(Response(200, [(b"Content-Type", b"text/plain")]), more=True)
+
+
+def head(name: str = "c0ffee", worker: str = "worker-1", attempt: int = 1) -> Envelope:
+    return Envelope(Kind.RESPONSE, name, worker, pool="reports", duration=2_500, sent=1_100, attempt=attempt, more=True)
+
+
+def ended(name: str = "c0ffee", reason: Reason | None = None, attempt: int = 1, status: int = 200) -> Envelope:
+    return Envelope(
+        Kind.ENDED,
+        name,
+        "edge-1",
+        attempt=attempt,
+        reason=reason,
+        status=status,
+        size=70_000,
+        duration=8_900_000,
+        sent=9_900,
+    )
+
+
+def test_a_streamed_response_makes_its_line_when_it_has_ended(log: AccessLog) -> None:
+    """The head tells who made it, the edge what became of it."""
+    log.see(request(), REQUEST)
+    assert None is log.see(head(), STREAMED)
+    assert len(log) == 1
+    assert log.see(ended(), b"") == {
+        "id": "c0ffee",
+        "method": "POST",
+        "target": "/a?b=c",
+        "host": "example.org",
+        "client": "203.0.113.7",
+        "agent": "curl",
+        "referer": None,
+        "route": "default",
+        "pool": "reports",
+        "edge": "edge-1",
+        "worker": "worker-1",
+        "status": 200,
+        "reason": None,
+        "attempt": 1,
+        "request_bytes": 3,
+        "bytes": 70_000,
+        "app_ms": 2.5,
+        "total_ms": 8_900,
+    }
+    assert len(log) == 0
+
+
+def test_the_first_bytes_in_the_head_are_no_ending(log: AccessLog) -> None:
+    """What travels along with the head is counted by the edge, too."""
+    log.see(request(), REQUEST)
+    assert None is log.see(head(), encode_response(Response(200, [], b"first"), more=True))
+    line = log.see(ended(), b"")
+    assert line is not None
+    assert line["bytes"] == 70_000
+
+
+@pytest.mark.parametrize("reason", [Reason.WORKER_LOST, Reason.CLIENT_GONE, Reason.APP_ERROR])
+def test_a_stream_that_broke_says_why(log: AccessLog, reason: Reason) -> None:
+    """With the status that the client saw, and the worker that had it."""
+    log.see(request(), REQUEST)
+    log.see(head(), STREAMED)
+    line = log.see(ended(reason=reason), b"")
+    assert line is not None
+    assert (line["status"], line["reason"], line["worker"], line["bytes"]) == (200, reason, "worker-1", 70_000)
+
+
+def test_a_head_of_another_attempt_is_not_the_one_that_ended(log: AccessLog) -> None:
+    """A worker that was given up may still begin to answer, before or after the one that has the request now."""
+    log.see(request(), REQUEST)
+    log.see(head(worker="worker-2", attempt=2), STREAMED)
+    log.see(head(worker="worker-1", attempt=1), STREAMED)
+    line = log.see(ended(attempt=2), b"")
+    assert line is not None
+    assert (line["worker"], line["attempt"]) == ("worker-2", 2)
+    log.see(request(), REQUEST)
+    log.see(head(worker="worker-1", attempt=1), STREAMED)
+    line = log.see(ended(attempt=2, reason=Reason.WORKER_TIMEOUT, status=504), b"")
+    assert line is not None
+    assert (line["worker"], line["status"], line["pool"], "app_ms" in line) == (None, 504, None, False)
+
+
+def test_a_head_of_an_unknown_request_makes_no_line(log: AccessLog) -> None:
+    """Nor is it remembered: the edge may have ended it long ago. The ending has its line."""
+    assert None is log.see(head(), STREAMED)
+    assert len(log) == 0
+    line = log.see(ended(), b"")
+    assert line is not None
+    assert (line["unmatched"], line["status"], line["bytes"], line["worker"]) == (True, 200, 70_000, None)
+
+
+def test_a_websocket_is_one_line_at_its_end(log: AccessLog) -> None:
+    """Status 101, and how much the client was sent."""
+    asked = Envelope(Kind.REQUEST, "c0ffee", "edge-1", reply_to="r", route="default", sent=1_000, upgrade="websocket")
+    log.see(asked, encode_request(Request("GET", b"/chat", FIELDS[:1])))
+    assert None is log.see(head(), encode_response(Response(101), more=True))
+    line = log.see(ended(status=101), b"")
+    assert line is not None
+    assert (line["status"], line["upgrade"], line["bytes"], line["reason"]) == (101, "websocket", 70_000, None)
+
+
+@pytest.mark.parametrize(("fields", "declared"), [([(b"Content-Length", b"1000000")], 1_000_000), ([], None)])
+def test_a_body_that_follows_counts_as_declared(
+    log: AccessLog, fields: list[tuple[bytes, bytes]], declared: int | None
+) -> None:
+    """Its bytes do not come here. A chunked body declares none."""
+    upload = Envelope(Kind.REQUEST, "c0ffee", "edge-1", reply_to="r", route="default", sent=1_000, more=True)
+    log.see(upload, encode_request(Request("PUT", b"/", fields, b"first"), more=True))
+    line = log.see(response(), RESPONSE)
+    assert line is not None
+    assert (line["request_bytes"], line["status"]) == (declared, 201)
+
+
+def test_streams_count_among_the_open_requests(log: AccessLog) -> None:
+    """Their number is bounded, and what is kept of each: heads of responses are not."""
+    large = encode_response(Response(200, [(b"X-Large", b"x" * 30_000)]), more=True)
+    for number in range(5):
+        log.see(request(str(number)), REQUEST)
+        log.see(head(str(number)), large)
+    assert (len(log), log.forgotten) == (3, 2)
+    assert all(len(repr(known)) < 1500 for known in log._open.values())
+
+
+@pytest.mark.parametrize("envelope", [request(), response(), head()])
 def test_a_payload_that_is_not_http_is_refused(log: AccessLog, envelope: Envelope) -> None:
     """The caller logs it; nothing is remembered."""
     with pytest.raises(WireError):

@@ -184,8 +184,9 @@ async def test_a_consumer_confirmed_while_the_worker_leaves_is_cancelled(worker:
 class Told:
     """A message on the worker's own queue."""
 
-    def __init__(self, envelope: Envelope | None) -> None:
+    def __init__(self, envelope: Envelope | None, body: bytes = b"") -> None:
         self._envelope = envelope
+        self.body = body
 
     def envelope(self) -> Envelope:
         if self._envelope is None:
@@ -193,10 +194,28 @@ class Told:
         return self._envelope
 
 
-async def test_a_cancel_reaches_the_runner(worker: WorkerBroker) -> None:
-    """Other kinds and nonsense are passed over."""
-    cancelled: list[str] = []
-    worker.cancel = cancelled.append
-    for envelope in (None, Envelope(Kind.ENDED, "x", "edge-1"), Envelope(Kind.CANCEL, "c0ffee", "edge-1")):
-        await worker._told(cast(Delivery, Told(envelope)))
-    assert cancelled == ["c0ffee"]
+async def test_what_edges_tell_the_worker_reaches_the_runner(worker: WorkerBroker) -> None:
+    """In its order; nonsense is passed over."""
+    told: list[tuple[Envelope, bytes]] = []
+    worker.told = lambda envelope, body: told.append((envelope, body))
+    piece, cancel = Envelope(Kind.BODY, "c0ffee", "edge-1"), Envelope(Kind.CANCEL, "c0ffee", "edge-1")
+    for message in (Told(None), Told(piece, b"abc"), Told(cancel)):
+        await worker._told(cast(Delivery, message))
+    assert told == [(piece, b"abc"), (cancel, b"")]
+
+
+async def test_the_worker_hears_what_is_for_it_and_for_every_worker(desk: Desk, monkeypatch: Any) -> None:
+    """From the moment that its queue is bound; what was told before it has missed."""
+    worker = WorkerBroker(Server("amqp://nowhere/", None), "worker-1", SLOTS)
+    worker._publisher.link.up.set()
+    bound: list[tuple[str, str, list[str]]] = []
+
+    async def private_queue(channel: object, name: str, exchange: str, keys: Any, arguments: object) -> None:
+        assert worker.since > time.time()
+        bound.append((name, exchange, list(keys)))
+
+    monkeypatch.setattr(module, "private_queue", private_queue)
+    before = time.time()
+    await joined(worker, desk)
+    assert bound == [("worker.worker-1", "rabbitbal.streams", ["worker-1", "*"])]
+    assert before <= worker.since <= time.time()

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from rabbitbal.wire.message import Request
 from rabbitbal.worker.targets import TargetError, load_target
 from rabbitbal.worker.targets.asgi import AsgiTarget
 from rabbitbal.worker.targets.kinds import kind_of
 from rabbitbal.worker.targets.upstream import UpstreamTarget, parse_address
 from rabbitbal.worker.targets.wsgi import WsgiTarget
+from tests.harness import answer_of
 
 WriteModule = Callable[[str, str], None]
 
@@ -218,6 +220,29 @@ def test_the_kind_can_be_set(write: WriteModule, tmp_path: Path) -> None:
     assert isinstance(load_target("vague:app", str(tmp_path), None, 4, kind="asgi"), AsgiTarget)
     assert isinstance(load_target("vague:app", str(tmp_path), None, 4, kind="wsgi"), WsgiTarget)
     assert refusal("vague:app", tmp_path, kind="rack") == "RABBITBAL_APP_KIND='rack' is not auto, asgi or wsgi"
+
+
+@pytest.mark.parametrize(("limit", "code"), [(3, 1009), (4, 1000)])
+async def test_the_limit_of_websocket_messages_is_handed_on(
+    write: WriteModule, tmp_path: Path, limit: int, code: int
+) -> None:
+    """The setting is the size of the largest message that passes."""
+    write(
+        "sockets.py",
+        """
+        async def app(scope, receive, send):
+            await send({"type": "websocket.accept"})
+            await receive(), await receive()
+        """,
+    )
+    target = load_target("sockets:app", str(tmp_path), None, 4, streams=1, websocket_limit=limit)
+    fields = [(b"Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="), (b"Sec-WebSocket-Version", b"13")]
+    # Text of four bytes, and a Close, their masks being zero.
+    frames = b"\x81\x84\0\0\0\0four" + b"\x88\x82\0\0\0\0\x03\xe8"
+    response = await answer_of(target, Request("GET", b"/", fields, upgrade="websocket"), frames)
+    assert response.status == 101
+    assert response.body[0] == 0x88
+    assert int.from_bytes(response.body[2:4], "big") == code
 
 
 def test_exactly_one_target_is_set() -> None:

@@ -1,169 +1,25 @@
-"""The life of a request in a worker. The broker is in memory; a delivery is a real one around a message that counts."""
+"""The life of a request in a worker, where request and response are whole."""
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from aio_pika.abc import AbstractIncomingMessage
 
-from rabbitbal.runtime.broker import Delivery, Disconnected, Verdict
+from rabbitbal.runtime.broker import Verdict
 from rabbitbal.wire import topology
 from rabbitbal.wire.envelope import Envelope, Kind
 from rabbitbal.wire.message import Request, Response, decode_response, encode_request
 from rabbitbal.wire.reasons import Reason
-from rabbitbal.worker import runner as module
-from rabbitbal.worker.runner import Runner
+from rabbitbal.worker import post, replies, runner
 from rabbitbal.worker.targets import AppRaised, BadResponse
-
-PAYLOAD = encode_request(Request("GET", b"/", [(b"Host", b"a")]))
-CUT = Disconnected("connection lost", sent=True)
-
-
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Poll until the condition holds; fail when the deadline passes."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come to hold"
-        await asyncio.sleep(0.001)
-
-
-class MemoryBroker:
-    """Answers publishes with ``verdicts``, then with ROUTED; keeps what was published."""
-
-    def __init__(self) -> None:
-        self.verdicts: deque[Verdict | Disconnected] = deque()
-        self.tried = 0
-        self.sent: list[tuple[str, str, Envelope, bytes]] = []
-        self.up = asyncio.Event()
-        self.up.set()
-
-    async def wait_up(self) -> None:
-        await self.up.wait()
-
-    async def publish(self, exchange: str, key: str, envelope: Envelope, body: bytes, *, timeout: float) -> Verdict:
-        self.tried += 1
-        verdict = self.verdicts.popleft() if self.verdicts else Verdict.ROUTED
-        if isinstance(verdict, Disconnected):
-            raise verdict
-        if verdict is Verdict.ROUTED:
-            self.sent.append((exchange, key, envelope, body))
-        return verdict
-
-    def kinds(self) -> list[Kind]:
-        return [envelope.kind for _, _, envelope, _ in self.sent]
-
-
-class Message:
-    """Stands for what the client library delivers; ``settled`` tells every ack and nack that reached it."""
-
-    def __init__(self, redelivered: bool, envelope: Envelope, body: bytes) -> None:
-        self.body = body
-        self.redelivered = redelivered
-        self.type: str | None = envelope.kind.value
-        self.correlation_id = envelope.correlation_id
-        self.app_id = envelope.app_id
-        self.reply_to = envelope.reply_to
-        self.headers = envelope.headers()
-        self.settled: list[str] = []
-        self.channel_gone = False
-        self.hold: asyncio.Event | None = None
-
-    async def ack(self) -> None:
-        await self._settle("ack")
-
-    async def nack(self, requeue: bool = True) -> None:
-        await self._settle("requeue" if requeue else "drop")
-
-    async def _settle(self, how: str) -> None:
-        if self.channel_gone:
-            raise RuntimeError("channel closed")
-        if self.hold is not None:
-            await self.hold.wait()
-        self.settled.append(how)
-
-
-class Application:
-    """A target whose requests end when the test says so."""
-
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
-        self.results: list[asyncio.Future[Response]] = []
-        self.cancelled = 0
-        self.running = 0
-        self.most = 0
-
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
-
-    async def __call__(self, request: Request) -> Response:
-        result: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        self.requests.append(request)
-        self.results.append(result)
-        self.running += 1
-        self.most = max(self.most, self.running)
-        try:
-            return await result
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        finally:
-            self.running -= 1
-
-    def finish(self, number: int = -1, body: bytes = b"done") -> None:
-        self.results[number].set_result(Response(200, [], body))
-
-
-class Bench:
-    """A runner with its surroundings."""
-
-    def __init__(self, claim_after: float = 5.0) -> None:
-        self.broker = MemoryBroker()
-        self.app = Application()
-        self.runner = Runner("worker-1", self.broker, self.app, claim_after)
-        self.messages: list[Message] = []
-
-    def deliver(
-        self, *, redelivered: bool = False, timeout: float = 20.0, body: bytes = PAYLOAD, name: str = "c0ffee"
-    ) -> "asyncio.Task[None]":
-        envelope = Envelope(
-            Kind.REQUEST,
-            name,
-            "edge-1",
-            reply_to="response.edge-1",
-            attempt=2,
-            deadline=int((time.time() + timeout) * 1000),
-            repeatable=False,
-            route="default",
-            traceparent="00-aa-bb-01",
-        )
-        return self.hand_over(Message(redelivered, envelope, body))
-
-    def hand_over(self, message: Message) -> "asyncio.Task[None]":
-        self.messages.append(message)
-        delivery = Delivery(cast(AbstractIncomingMessage, message))
-        work: Awaitable[None] = self.runner.handle(delivery, "default")
-        return asyncio.ensure_future(work)
-
-    async def running(self, number: int = 1) -> None:
-        await until(lambda: len(self.app.results) == number)
-
-    def settled(self, number: int = -1) -> list[str]:
-        return self.messages[number].settled
+from tests.bench import CUT, Bench, Message, done
+from tests.harness import until
 
 
 @pytest.fixture
 async def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(module, "RETRY_PERIOD", 0.002)
+    monkeypatch.setattr(post, "RETRY_PERIOD", 0.002)
     return Bench()
-
-
-async def done(task: "asyncio.Task[None]") -> None:
-    """`handle` never raises and is never found cancelled."""
-    await asyncio.wait_for(task, 5)
 
 
 async def test_a_request_is_run_answered_and_acknowledged_in_that_order(bench: Bench) -> None:
@@ -194,7 +50,7 @@ async def test_the_target_gets_the_request_as_it_was_sent(bench: Bench) -> None:
     request = Request("POST", b"/a?b", [(b"X", b"1"), (b"X", b"2"), (b"Content-Length", b"3")], b"abc")
     task = bench.deliver(body=encode_request(request))
     await bench.running()
-    assert [request] == bench.app.requests
+    assert [call.request for call in bench.app.calls] == [request]
     bench.app.finish()
     await done(task)
 
@@ -204,14 +60,14 @@ async def test_a_redelivered_request_is_not_run(bench: Bench) -> None:
     await done(bench.deliver(redelivered=True))
     ((_, key, envelope, body),) = bench.broker.sent
     assert (key, envelope.kind, envelope.attempt, body) == ("response.edge-1", Kind.REDELIVERED, 2, b"")
-    assert (bench.app.results, bench.settled()) == ([], ["ack"])
+    assert (bench.app.calls, bench.settled()) == ([], ["ack"])
 
 
 async def test_a_redelivered_request_goes_back_when_the_edge_cannot_be_told(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Acknowledged without a notice it would be lost."""
-    monkeypatch.setattr(module, "PUBLISH_TIMEOUT", 0.02)
+    monkeypatch.setattr(replies, "NOTICE_GRACE", 0.02)
     bench.broker.up.clear()
     await done(bench.deliver(redelivered=True))
     assert bench.settled() == ["requeue"]
@@ -221,13 +77,13 @@ async def test_a_redelivered_request_of_an_edge_that_is_no_more_is_dropped(bench
     """Nobody waits for it."""
     bench.broker.verdicts.append(Verdict.UNROUTABLE)
     await done(bench.deliver(redelivered=True))
-    assert (bench.app.results, bench.settled()) == ([], ["ack"])
+    assert (bench.app.calls, bench.settled()) == ([], ["ack"])
 
 
 async def test_a_request_behind_its_deadline_is_not_run(bench: Bench) -> None:
     """The edge has answered for it."""
     await done(bench.deliver(timeout=-0.001))
-    assert (bench.app.results, bench.broker.sent, bench.settled()) == ([], [], ["ack"])
+    assert (bench.app.calls, bench.broker.sent, bench.settled()) == ([], [], ["ack"])
 
 
 async def test_a_request_is_cancelled_at_its_deadline(bench: Bench) -> None:
@@ -244,8 +100,8 @@ async def test_a_cancel_ends_the_request_it_names(bench: Bench) -> None:
     """Acknowledged without an answer; the others go on."""
     first, second = bench.deliver(name="one"), bench.deliver(name="two")
     await bench.running(2)
-    bench.runner.cancel("one")
-    bench.runner.cancel("unknown")
+    bench.tell(Kind.CANCEL, name="one")
+    bench.tell(Kind.CANCEL, name="unknown")
     await done(first)
     assert (bench.app.cancelled, bench.runner.running, bench.settled(0), bench.settled(1)) == (1, 1, ["ack"], [])
     bench.app.finish(1)
@@ -261,7 +117,7 @@ async def test_a_cancel_does_not_cut_off_an_acknowledgement(bench: Bench) -> Non
     bench.app.finish()
     await until(lambda: bench.broker.sent)
     await asyncio.wait({task}, timeout=0.01)
-    bench.runner.cancel("c0ffee")
+    bench.tell(Kind.CANCEL)
     await asyncio.wait({task}, timeout=0.01)
     bench.messages[0].hold.set()
     await done(task)
@@ -274,7 +130,7 @@ async def test_an_application_that_raises_is_answered_for(bench: Bench) -> None:
     await bench.running()
     error = AppRaised("ZeroDivisionError")
     error.__cause__ = ZeroDivisionError()
-    bench.app.results[0].set_exception(error)
+    bench.app.calls[0].result.set_exception(error)
     await done(task)
     ((_, _, envelope, body),) = bench.broker.sent
     assert (envelope.reason, decode_response(body).status, bench.settled()) == (Reason.APP_ERROR, 500, ["ack"])
@@ -289,9 +145,9 @@ async def test_a_bad_response_is_answered_for(bench: Bench, outcome: Any) -> Non
     task = bench.deliver()
     await bench.running()
     if isinstance(outcome, Response):
-        bench.app.results[0].set_result(outcome)
+        bench.app.calls[0].result.set_result(outcome)
     else:
-        bench.app.results[0].set_exception(outcome)
+        bench.app.calls[0].result.set_exception(outcome)
     await done(task)
     ((_, _, envelope, body),) = bench.broker.sent
     assert (envelope.reason, decode_response(body).status, bench.settled()) == (Reason.BAD_RESPONSE, 502, ["ack"])
@@ -301,7 +157,7 @@ async def test_a_defect_of_the_worker_gives_the_request_back(bench: Bench) -> No
     """Whoever gets it next asks the edge whether it may run again."""
     task = bench.deliver()
     await bench.running()
-    bench.app.results[0].set_exception(ZeroDivisionError())
+    bench.app.calls[0].result.set_exception(ZeroDivisionError())
     await done(task)
     assert (bench.broker.sent, bench.settled(), bench.runner.running) == ([], ["requeue"], 0)
 
@@ -322,7 +178,7 @@ async def test_an_answer_is_kept_while_the_broker_is_away(bench: Bench) -> None:
 
 async def test_an_answer_is_not_kept_for_ever(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The slot is worth more than an answer that nobody can be told."""
-    monkeypatch.setattr(module, "ANSWER_GRACE", 0.02)
+    monkeypatch.setattr(replies, "ANSWER_GRACE", 0.02)
     task = bench.deliver()
     await bench.running()
     bench.broker.up.clear()
@@ -357,7 +213,7 @@ async def test_a_payload_that_is_not_http_is_kept_for_people(bench: Bench, paylo
     await done(bench.deliver(body=payload))
     ((exchange, _, envelope, body),) = bench.broker.sent
     assert (topology.DEAD, Reason.BAD_REQUEST, payload) == (exchange, envelope.reason, body)
-    assert (bench.app.results, bench.settled(), bench.runner.running) == ([], ["ack"], 0)
+    assert (bench.app.calls, bench.settled(), bench.runner.running) == ([], ["ack"], 0)
 
 
 async def test_a_message_of_another_kind_is_kept_for_people(bench: Bench) -> None:
@@ -384,7 +240,7 @@ async def test_a_bad_message_waits_for_the_broker_instead_of_going_round(bench: 
 
 async def test_a_bad_message_goes_back_when_it_cannot_be_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even a message of a stranger is lost."""
-    monkeypatch.setattr(module, "PUBLISH_TIMEOUT", 0.02)
+    monkeypatch.setattr(runner, "PUBLISH_TIMEOUT", 0.02)
     bench.broker.up.clear()
     await done(bench.deliver(body=b"nonsense"))
     assert bench.settled() == ["requeue"]
@@ -419,7 +275,7 @@ async def test_a_long_request_says_who_runs_it_once() -> None:
     bench.app.finish()
     await done(task)
     assert bench.broker.kinds() == [Kind.CLAIM, Kind.RESPONSE]
-    assert set() == bench.runner._claims
+    assert bench.left_over() == []
 
 
 async def test_a_request_near_its_deadline_is_claimed_at_once() -> None:

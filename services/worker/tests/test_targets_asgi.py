@@ -13,6 +13,7 @@ from rabbitbal.wire.fields import Field
 from rabbitbal.wire.message import Request, Response
 from rabbitbal.worker.targets import AppRaised, BadResponse, TargetError
 from rabbitbal.worker.targets.asgi import AsgiTarget
+from tests.harness import Pieces, Recorder, answer_of, until
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -20,11 +21,22 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 START = {"type": "http.response.start", "status": 200}
 BODY = {"type": "http.response.body", "body": b"hello"}
 GET = Request("GET", b"/")
-LIMIT = 1000
 
 
 def target_of(app: Any, **options: Any) -> AsgiTarget:
-    return AsgiTarget(app, slots=2, response_limit=LIMIT, **options)
+    return AsgiTarget(app, slots=2, streams=2, websocket_limit=1000, **options)
+
+
+class Known(Pieces):
+    """A body that is here as a whole, and knows it."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        super().__init__(*pieces)
+        self.end()
+
+    @property
+    def ended(self) -> bool:
+        return not self._pieces
 
 
 def sends(*messages: Any) -> Any:
@@ -38,7 +50,7 @@ def sends(*messages: Any) -> Any:
 
 
 async def answer(*messages: Any, method: str = "GET") -> Response:
-    return await target_of(sends(*messages))(Request(method, b"/"))
+    return await answer_of(target_of(sends(*messages)), Request(method, b"/"))
 
 
 async def scope_of(request: Request) -> dict[str, Any]:
@@ -49,7 +61,7 @@ async def scope_of(request: Request) -> dict[str, Any]:
         await send(START)
         await send(BODY)
 
-    await target_of(app)(request)
+    await answer_of(target_of(app), request)
     return seen
 
 
@@ -65,7 +77,7 @@ async def test_the_scope_describes_the_request() -> None:
     ]
     expected = {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
         "http_version": "1.1",
         "method": "POST",
         "scheme": "https",
@@ -139,7 +151,9 @@ async def test_the_body_is_received_once_and_then_the_end() -> None:
         received.append(await receive())
 
     target = target_of(app)
-    assert (await target(Request("POST", b"/", [], b"data"))).body == b"hello"
+    answer = Recorder(GET)
+    await target(Request("POST", b"/", [], b"data"), Known(b"data"), answer)
+    assert answer.body == b"hello"
     await target.stop()
     end = {"type": "http.disconnect"}
     assert [{"type": "http.request", "body": b"data", "more_body": False}, end, end] == received
@@ -158,7 +172,7 @@ async def test_receive_blocks_while_the_response_is_open() -> None:
         await asyncio.wait((watching,))
         await send(BODY)
 
-    assert (await target_of(app)(GET)).body == b"hello"
+    assert (await answer_of(target_of(app), GET)).body == b"hello"
 
 
 async def test_the_response_is_what_the_application_sent() -> None:
@@ -182,7 +196,7 @@ async def test_hop_by_hop_fields_stay_behind() -> None:
 
 
 async def test_head_keeps_the_length_and_drops_the_body() -> None:
-    """RFC 9110 §9.3.2. A body that is larger than the limit is not collected and costs nothing."""
+    """RFC 9110 §9.3.2."""
     declared = [(b"content-length", b"5000")]
     big = {"type": "http.response.body", "body": bytes(5000)}
     assert Response(200, declared, b"") == await answer({**START, "headers": declared}, big, method="HEAD")
@@ -220,8 +234,6 @@ async def test_no_content_and_not_modified_have_no_body(status: int, kept: list[
         ([{**START, "headers": [(b"content-length", b"4")]}, BODY], "Content-Length is 4 but the body has 5 bytes"),
         ([START, {**BODY, "body": "text"}], "body is str, not bytes"),
         ([START, {**BODY, "body": None}], "body is NoneType, not bytes"),
-        ([START, {**BODY, "body": bytes(LIMIT + 1)}], "body is larger than the response limit of 1000 bytes"),
-        ([{**START, "headers": [(b"content-length", b"1001")]}], "1001 is larger than the response limit of 1000"),
     ],
 )
 async def test_every_misuse_is_named(messages: list[Any], text: str) -> None:
@@ -241,12 +253,7 @@ async def test_a_misuse_counts_although_the_application_hides_it() -> None:
             await send(START)
 
     with pytest.raises(BadResponse, match="sent before"):
-        await target_of(app)(GET)
-
-
-async def test_a_body_of_exactly_the_limit_passes() -> None:
-    """The limit is the largest size that is allowed."""
-    assert len((await answer(START, {**BODY, "body": bytes(LIMIT)})).body) == LIMIT
+        await answer_of(target_of(app), GET)
 
 
 @pytest.mark.parametrize("before", [[], [START], [START, {**BODY, "more_body": True}]])
@@ -258,7 +265,7 @@ async def test_an_application_that_raises_before_the_end_has_no_response(before:
         raise KeyError("price")
 
     with pytest.raises(AppRaised, match="KeyError: 'price'") as caught:
-        await target_of(app)(GET)
+        await answer_of(target_of(app), GET)
     assert isinstance(caught.value.__cause__, KeyError)
 
 
@@ -269,7 +276,7 @@ async def test_an_application_that_cancels_itself_has_raised() -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(AppRaised, match="cancelled itself"):
-        await target_of(app)(GET)
+        await answer_of(target_of(app), GET)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +294,7 @@ async def test_what_goes_wrong_after_the_end_is_logged_and_the_response_stands(a
         await send(after)
 
     target = target_of(app, log=log)
-    assert (await target(GET)).body == b"hello"
+    assert (await answer_of(target, GET)).body == b"hello"
     await target.stop()
     (call,) = log.calls
     assert call.args[0] == "the application raised after its response"
@@ -305,7 +312,7 @@ async def test_a_response_does_not_wait_for_background_work() -> None:
         done.append(True)
 
     target = target_of(app)
-    await target(GET)
+    await answer_of(target, GET)
     assert not done
     release.set()
     await target.stop()
@@ -325,9 +332,9 @@ async def test_background_work_is_bounded_by_the_slots() -> None:
         await releases[mine].wait()
 
     target = target_of(app)
-    await target(GET)
-    await target(GET)
-    third = asyncio.create_task(target(GET))
+    await answer_of(target, GET)
+    await answer_of(target, GET)
+    third = asyncio.create_task(answer_of(target, GET))
     await asyncio.wait((third,), timeout=0.02)
     assert started == [0, 1]
     releases[1].set()
@@ -352,34 +359,353 @@ async def test_stop_cancels_background_work_that_does_not_end() -> None:
             cancelled.set()
 
     target = target_of(app, shutdown_grace=0.01, log=log)
-    await target(GET)
+    await answer_of(target, GET)
     await target.stop()
     await asyncio.wait_for(cancelled.wait(), 5)
     assert log.calls[0].args[0] == "cancelled what the application still did after its response"
 
 
+async def test_pieces_of_a_body_are_received_as_they_come() -> None:
+    """The first before the second is there; the end is an event of its own where it was not known before."""
+    received: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        more = True
+        while more:
+            received.append(await receive())
+            more = received[-1]["more_body"]
+        await send(START)
+        await send(BODY)
+
+    body, answer = Pieces(b"a"), Recorder(GET)
+    request = asyncio.create_task(target_of(app)(Request("POST", b"/", [], b"a"), body, answer))
+    for count, piece in enumerate((b"b", bytes(70_000)), 1):
+        await until(lambda count=count: len(received) == count)  # type: ignore[misc]
+        body.put(piece)
+    body.end()
+    await request
+    assert [(event["body"], event["more_body"]) for event in received] == [
+        (b"a", True),
+        (b"b", True),
+        (bytes(65_536), True),
+        (bytes(70_000 - 65_536), True),
+        (b"", False),
+    ]
+
+
+async def test_an_application_may_give_up_receiving_and_lose_nothing() -> None:
+    """As `asyncio.wait_for` does; also where two of its tasks receive at once."""
+    received: list[bytes] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(receive(), 0.01)
+        both = asyncio.gather(receive(), receive())
+        body.put(b"a")
+        body.put(b"b")
+        received.extend(event["body"] for event in await both)
+        await send(START)
+        await send(BODY)
+
+    body = Pieces()
+    await target_of(app)(Request("POST", b"/"), body, Recorder(GET))
+    assert sorted(received) == [b"a", b"b"]
+
+
+async def test_a_response_before_the_end_of_the_upload_ends_the_receiving() -> None:
+    """The rest of the body is not waited for."""
+    events: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        reading = asyncio.ensure_future(receive())
+        await send(START)
+        await send(BODY)
+        events.append(await reading)
+
+    target, answer = target_of(app), Recorder(GET)
+    await target(Request("POST", b"/"), Pieces(), answer)
+    assert answer.complete
+    await target.stop()
+    assert events == [{"type": "http.disconnect"}]
+
+
+async def test_an_upload_that_breaks_off_is_a_client_that_is_gone() -> None:
+    """Not an error of the application, whatever it does about it."""
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        seen.append((await receive())["body"])
+        body.fail()
+        seen.append((await receive())["type"])
+        try:
+            await send(START)
+        except OSError as error:
+            seen.append(str(error))
+        raise ValueError("half a body")
+
+    body, answer = Pieces(b"a"), Recorder(GET)
+    with pytest.raises(ConnectionError):
+        await target_of(app)(Request("POST", b"/", [], b"a"), body, answer)
+    assert seen == [b"a", "http.disconnect", "the client is gone"]
+    assert not answer.started
+
+
+async def test_a_small_response_is_one_message() -> None:
+    """Its head does not leave before its body."""
+    answer = Recorder(GET)
+    pieces = [{**BODY, "more_body": True}, {**BODY, "body": b"", "more_body": True}, BODY]
+    await target_of(sends(START, *pieces))(GET, Known(), answer)
+    assert answer.pieces == [b"hellohello"]
+    assert answer.head == Response(200, [(b"Content-Length", b"10")], b"hellohello")
+
+
+async def test_what_is_sent_leaves_while_the_application_goes_on() -> None:
+    """First the head alone, so that a client of server-sent events is open before the first event."""
+    step = asyncio.Queue[bytes]()
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send(START)
+        while piece := await step.get():
+            await send({**BODY, "body": piece, "more_body": True})
+        await send({**BODY, "body": b""})
+
+    answer = Recorder(GET)
+    request = asyncio.create_task(target_of(app)(GET, Known(), answer))
+    await until(lambda: answer.head)
+    assert answer.head == Response(200, [], b"")
+    sent = b""
+    for piece in (b"a", bytes(200_000)):
+        step.put_nowait(piece)
+        sent += piece
+        await until(lambda sent=sent: answer.body == sent)  # type: ignore[misc]
+        assert not answer.finished
+    step.put_nowait(b"")
+    await request
+    assert answer.complete
+
+
+async def test_send_waits_for_a_client_that_reads_slowly() -> None:
+    """What waits in the worker is bounded; the application goes on as the client reads."""
+    sent = 0
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        nonlocal sent
+        await send(START)
+        for _ in range(100):
+            await send({**BODY, "body": bytes(10_000), "more_body": True})
+            sent += 1
+        await send(BODY)
+
+    answer = Recorder(GET, credit=0)
+    request = asyncio.create_task(target_of(app)(GET, Known(), answer))
+    await until(lambda: answer.head)
+    await until(lambda: sent)
+    before = -1
+    while before != sent:
+        before = sent
+        await asyncio.wait((request,), timeout=0.05)
+    assert sent * 10_000 < 300_000
+    answer.grant(1 << 40)
+    await request
+    assert len(answer.body) == 1_000_005
+    assert answer.complete
+
+
+@pytest.mark.parametrize("hides", [True, False])
+async def test_a_misuse_in_the_middle_of_a_stream_breaks_it(hides: bool) -> None:
+    """Also where the application catches the error and goes on for ever."""
+    cleaned: list[str] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send({**START, "headers": [(b"content-length", b"7")]})
+        await send({**BODY, "more_body": True})
+        await until(lambda: recorder.pieces)
+        try:
+            await send(BODY)
+        except BadResponse:
+            if not hides:
+                raise
+        cleaned.append((await receive())["type"])
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned.append("cancelled")
+
+    recorder = Recorder(GET)
+    with pytest.raises(BadResponse, match="Content-Length is 7 but the body has 10 bytes"):
+        await asyncio.wait_for(target_of(app)(GET, Known(), recorder), 10)
+    assert recorder.body == b"hello"
+    assert not recorder.finished
+    assert cleaned == (["http.disconnect", "cancelled"] if hides else [])
+
+
+async def test_an_application_that_raises_in_the_middle_of_a_stream_has_raised() -> None:
+    """What left has left; whoever runs it breaks the stream."""
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send({**BODY, "more_body": True})
+        await until(lambda: recorder.pieces)
+        raise KeyError("price")
+
+    recorder = Recorder(GET)
+    with pytest.raises(AppRaised, match="KeyError: 'price'"):
+        await target_of(app)(GET, Known(), recorder)
+    assert recorder.started
+    assert not recorder.finished
+
+
+def running(app: Any, answer: Recorder | None = None) -> "asyncio.Task[None]":
+    """A request that has begun."""
+    return asyncio.create_task(target_of(app)(GET, Known(), answer or Recorder(GET)))
+
+
 async def test_cancelling_reaches_the_application_and_is_not_swallowed() -> None:
     """The application cleans up before the slot is free; its detached readers see http.disconnect."""
-    running, cleaned = asyncio.Event(), []
+    began, cleaned = asyncio.Event(), []
     readers: list[asyncio.Future[dict[str, Any]]] = []
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         await receive()
         readers.append(asyncio.ensure_future(receive()))
-        running.set()
+        began.set()
         try:
             await asyncio.Event().wait()
         finally:
             await asyncio.wait((asyncio.create_task(asyncio.Event().wait()),), timeout=0.01)
             cleaned.append(True)
 
-    request = asyncio.create_task(target_of(app)(GET))
-    await running.wait()
+    request = running(app)
+    await began.wait()
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
     assert cleaned == [True]
     assert await asyncio.wait_for(readers[0], 5) == {"type": "http.disconnect"}
+
+
+async def test_an_application_that_stops_by_itself_is_not_cancelled() -> None:
+    """It is told first: by http.disconnect, and by the OSError of the specification when it sends."""
+    began, ended = asyncio.Event(), []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(START)
+        began.set()
+        try:
+            ended.append((await receive())["type"])
+            await send(BODY)
+        except OSError as error:
+            ended.append(str(error))
+
+    answer = Recorder(GET)
+    request = running(app, answer)
+    await began.wait()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert ended == ["http.disconnect", "the client is gone"]
+    assert not answer.finished
+
+
+async def test_a_second_cancel_does_not_free_the_slot_of_an_application_that_still_runs() -> None:
+    """The deadline and the edge may both cancel."""
+    began, cleaning, release, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await release.wait()
+            cleaned.append(True)
+
+    request = running(app)
+    await began.wait()
+    request.cancel()
+    await cleaning.wait()
+    request.cancel()
+    await asyncio.wait((request,), timeout=0.02)
+    assert not request.done()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert cleaned == [True]
+
+
+async def test_a_send_that_waits_for_the_client_ends_when_the_client_goes() -> None:
+    """As the runner does it: the answer is abandoned and the request cancelled."""
+    waiting, raised = asyncio.Event(), []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send(START)
+        try:
+            while True:
+                waiting.set()
+                await send({**BODY, "body": bytes(50_000), "more_body": True})
+        except OSError as error:
+            raised.append(str(error))
+
+    answer = Recorder(GET, credit=0)
+    request = running(app, answer)
+    await waiting.wait()
+    await until(lambda: answer.head)
+    answer.abandon()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert raised == ["the client is gone"]
+
+
+async def test_background_work_outlives_a_late_cancel() -> None:
+    """The response was complete."""
+    release = asyncio.Event()
+    done: list[bool] = []
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send(BODY)
+        request.cancel()
+        await release.wait()
+        done.append(True)
+
+    target = target_of(app)
+    request = asyncio.create_task(target(GET, Known(), Recorder(GET)))
+    await asyncio.wait((request,))
+    release.set()
+    await target.stop()
+    assert done == [True]
+
+
+async def test_fastapi_streams_both_ways() -> None:
+    """A framework with middleware between."""
+    fastapi = pytest.importorskip("fastapi")
+    responses = pytest.importorskip("fastapi.responses")
+    app = fastapi.FastAPI()
+
+    @app.post("/sum")  # type: ignore[untyped-decorator]
+    async def total(request: fastapi.Request) -> dict[str, int]:  # type: ignore[name-defined]
+        return {"size": sum([len(chunk) async for chunk in request.stream()])}
+
+    @app.get("/count")  # type: ignore[untyped-decorator]
+    async def count() -> Any:
+        async def numbers() -> Any:
+            for number in range(3):
+                yield f"{number}\n"
+                await until(lambda end=b"%d\n" % number: recorder.body.endswith(end))  # type: ignore[misc]
+
+        return responses.StreamingResponse(numbers())
+
+    target = target_of(app)
+    await target.start()
+    whole = await answer_of(target, Request("POST", b"/sum", [], b"ab"), bytes(300_000))
+    assert whole.body == b'{"size":300002}'
+    recorder = Recorder(GET)
+    await target(Request("GET", b"/count"), Known(), recorder)
+    assert recorder.body == b"0\n1\n2\n"
+    assert recorder.complete
+    await target.stop()
 
 
 async def test_context_variables_of_the_caller_are_seen() -> None:
@@ -391,7 +717,7 @@ async def test_context_variables_of_the_caller_are_seen() -> None:
         await send(START)
         await send({**BODY, "body": variable.get().encode()})
 
-    assert (await target_of(app)(GET)).body == b"set by the consumer"
+    assert (await answer_of(target_of(app), GET)).body == b"set by the consumer"
 
 
 def with_lifespan(*, at_startup: Any = None, at_shutdown: Any = None, events: list[str] | None = None) -> Any:
@@ -430,7 +756,7 @@ async def test_requests_get_a_shallow_copy_of_the_state() -> None:
     """What one puts there, no other sees."""
     target = target_of(with_lifespan())
     await target.start()
-    assert [(await target(GET)).body, (await target(GET)).body] == [b"['pool']", b"['pool']"]
+    assert [(await answer_of(target, GET)).body, (await answer_of(target, GET)).body] == [b"['pool']", b"['pool']"]
     await target.stop()
 
 
@@ -459,7 +785,7 @@ async def test_an_application_without_lifespan_runs_all_the_same(after_receive: 
 
     target = target_of(app)
     await target.start()
-    assert (await target(GET)).status == 200
+    assert (await answer_of(target, GET)).status == 200
     await target.stop()
 
 

@@ -124,7 +124,51 @@ async def short(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"short"})
 
 
+async def head_only(scope: Message, receive: Receive, send: Send) -> None:
+    """Begins a response and never goes on."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await hold(scope, receive, send)
+
+
+async def breaks(scope: Message, receive: Receive, send: Send) -> None:
+    """Raises in the middle of its body, when half of it has left."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"half", "more_body": True})
+    await asyncio.sleep(0.5)
+    raise ValueError("as the test wanted")
+
+
+async def empty_stream(scope: Message, receive: Receive, send: Send) -> None:
+    """A body in pieces that turns out to have none."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await asyncio.sleep(0.1)
+    await send({"type": "http.response.body"})
+
+
+async def early(scope: Message, receive: Receive, send: Send) -> None:
+    """Answers without reading the body."""
+    say("ran", scope)
+    await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"no"})
+
+
+async def both_ways(scope: Message, receive: Receive, send: Send) -> None:
+    """Sends each piece of the body back as it comes."""
+    say("ran", scope)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    more = True
+    while more:
+        message = await receive()
+        more = message.get("more_body", False)
+        await send({"type": "http.response.body", "body": message.get("body", b""), "more_body": more})
+
+
 PAGES: dict[str, Page] = {
+    "/probe/head": head_only,
+    "/probe/breaks": breaks,
+    "/probe/empty": empty_stream,
+    "/probe/early": early,
+    "/probe/both": both_ways,
     "/probe/hold": hold,
     "/probe/stubborn": stubborn,
     "/probe/special": special,

@@ -9,12 +9,18 @@ from typing import Any
 import structlog
 
 from rabbitbal.edge.forwarding import Peer, TrustedProxies, request_fields, response_fields
-from rabbitbal.edge.pending import Ending, Order, Pending, Ticket
-from rabbitbal.edge.protocol import RESERVED, TARGET
+from rabbitbal.edge.pending import Pending
+from rabbitbal.edge.protocol import CONNECTION, CYCLE, RESERVED, TARGET, UPGRADE, EdgeProtocol
+from rabbitbal.edge.relay import Relay
 from rabbitbal.edge.settings import Settings
+from rabbitbal.edge.spool import Spool, SpoolSpace
+from rabbitbal.edge.ticket import Ending, Order, Ticket
+from rabbitbal.edge.tunnel import TunnelBody
+from rabbitbal.edge.upload import BodyTooLarge, ClientGone, Upload
 from rabbitbal.wire import topology
 from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.fields import Fields, content_length, first, values
+from rabbitbal.wire.flow import WINDOW
 from rabbitbal.wire.message import Request, Response, encode_request, without_body
 from rabbitbal.wire.reasons import ERROR_FIELD, Reason
 
@@ -49,6 +55,7 @@ class Edge:
         self._pending = pending
         self._admin = admin
         self._proxies = TrustedProxies(settings.trusted_proxies)
+        self._spools = SpoolSpace(settings.spool_total, settings.spool_limit, settings.spool_dir)
         self._date = (0, b"")
         self.draining = False
 
@@ -58,88 +65,107 @@ class Edge:
         if scope[TARGET].startswith(RESERVED):
             await self._admin(scope, receive, send)
             return
+        connection: EdgeProtocol = scope[CONNECTION]
         try:
-            ending = await self._carry(scope, receive)
+            order = await self._order(scope, receive)
+            ending = await self._carry(order, connection)
+            if ending.stream is not None:
+                fields = response_fields(ending.response.fields, self._now()) + self._exposed(ending)
+                await Relay(self._pending, ending, connection).run(scope, send, fields, order.source)
+            elif ending.reason is not Reason.CLIENT_GONE:
+                # What is behind the limit is not read.
+                close = self.draining or ending.reason is Reason.BODY_TOO_LARGE
+                await self._answer(scope, send, ending.response, self._exposed(ending), close=close)
+        except ClientGone:
+            # Before it had sent its request whole; nobody has seen it.
+            pass
         except Refused as refused:
             log.info("request.refused", reason=refused.reason.value, target=_printable(scope))
             await self._refuse(scope, send, refused.reason)
         except Exception:
             log.exception("edge.defect", target=_printable(scope))
             await self._refuse(scope, send, Reason.EDGE_ERROR)
-        else:
-            if ending is not None and ending.reason is not Reason.CLIENT_GONE:
-                await self._answer(scope, send, ending.response, self._exposed(ending), close=self.draining)
 
-    async def _carry(self, scope: Scope, receive: Receive) -> Ending | None:
-        """The ending of the request, or None when the client left before it had sent it whole."""
-        target, fields = _target(scope)
-        body = await self._body(fields, receive)
-        if body is None:
-            return None
-        peer = self._peer(scope)
-        try:
-            payload = encode_request(
-                Request(scope["method"], target, request_fields(fields, peer, scope["http_version"]), body)
-            )
-        except WireError as error:
-            log.debug("request.bad", error=str(error))
-            raise Refused(Reason.BAD_REQUEST) from error
-        del body  # the payload has a copy, and the request may wait long
-        settings = self._settings
-        order = Order(
-            payload=payload,
-            method=scope["method"],
-            route=topology.DEFAULT_ROUTE,
-            repeatable=scope["method"] in IDEMPOTENT or first(fields, b"idempotency-key") is not None,
-            timeout=settings.timeout,
-            route_grace=settings.route_grace,
-            broker_grace=settings.broker_grace,
-            traceparent=_traceparent(fields),
-        )
-        watch: asyncio.Task[None] | None = None
-
+    async def _carry(self, order: Order, connection: EdgeProtocol) -> Ending:
         def begin(ticket: Ticket) -> None:
-            nonlocal watch
-            watch = asyncio.get_running_loop().create_task(_watch(receive, ticket))
+            connection.gone = ticket.client_left
+            if connection.transport.is_closing():
+                ticket.client_left()
 
         try:
             return await self._pending.run(order, begin)
         finally:
-            if watch is not None:
-                watch.cancel()
+            connection.gone = None
 
-    async def _body(self, fields: Fields, receive: Receive) -> bytes | None:
-        limit = self._settings.body_limit
+    async def _order(self, scope: Scope, receive: Receive) -> Order:
+        """The request, as soon as it can be published. Raises Refused and ClientGone."""
+        target, fields = _target(scope)
+        upgrade: str | None = scope[UPGRADE]
+        source: Upload | TunnelBody | None
+        if upgrade is not None:
+            body, more, source = b"", True, TunnelBody()
+        else:
+            source = Upload(receive, self._declared(fields), self._settings.body_limit)
+            body, more = await self._begin(source)
+        repeatable = scope["method"] in IDEMPOTENT or first(fields, b"idempotency-key") is not None
+        if not more:
+            source = None
+        peer = self._peer(scope)
+        request = Request(scope["method"], target, request_fields(fields, peer, scope["http_version"]), body)
+        try:
+            payload = encode_request(request, more=more)
+        except WireError as error:
+            log.debug("request.bad", error=str(error))
+            raise Refused(Reason.BAD_REQUEST) from error
+        if repeatable and isinstance(source, Upload):
+            source.keep(Spool(self._spools))
+        settings = self._settings
+        return Order(
+            payload=payload,
+            method=scope["method"],
+            route=topology.DEFAULT_ROUTE,
+            repeatable=repeatable,
+            timeout=settings.timeout,
+            route_grace=settings.route_grace,
+            broker_grace=settings.broker_grace,
+            traceparent=_traceparent(fields),
+            upgrade=upgrade,
+            source=source,
+            # What an upload may have between the client and the broker.
+            reserve=WINDOW if isinstance(source, Upload) else 0,
+        )
+
+    async def _begin(self, upload: Upload) -> tuple[bytes, bool]:
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if not self._pending.hold(size):
+                raise Refused(Reason.OVERLOADED)
+            held += size
+
+        try:
+            return await upload.begin(hold)
+        except BodyTooLarge:
+            raise Refused(Reason.BODY_TOO_LARGE) from None
+        finally:
+            # From here on the request is counted instead, until its ending.
+            self._pending.release(held)
+
+    def _declared(self, fields: Fields) -> int | None:
+        """The length of the body, where it is known. Raises Refused."""
         try:
             declared = content_length(fields)
         except WireError as error:
             raise Refused(Reason.BAD_REQUEST) from error
-        if declared is not None and declared > limit:
+        if declared is not None and declared > self._settings.body_limit:
             raise Refused(Reason.BODY_TOO_LARGE)
         # RFC 9112 §6.1: a request with "a transfer coding it does not understand" is not for this server. Nobody behind
         # us could undo it either, as the field stays here.
         if any(value.lower() != b"chunked" for value in values(fields, b"transfer-encoding")):
             raise Refused(Reason.BAD_REQUEST)
-        parts: list[bytes] = []
-        size = 0
-        try:
-            while True:
-                event = await receive()
-                if event["type"] == "http.disconnect":
-                    return None
-                if part := event.get("body", b""):
-                    size += len(part)
-                    if not self._pending.hold(len(part)):
-                        size -= len(part)
-                        raise Refused(Reason.OVERLOADED)
-                    if size > limit:
-                        raise Refused(Reason.BODY_TOO_LARGE)
-                    parts.append(part)
-                if not event.get("more_body", False):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-        finally:
-            # From here on the whole request is counted instead, until its ending.
-            self._pending.release(size)
+        # A request that frames no body has none (RFC 9112 §6.3).
+        return declared if declared is not None or first(fields, b"transfer-encoding") else 0
 
     def _peer(self, scope: Scope) -> Peer:
         address = scope["client"][0] if scope["client"] else ""
@@ -185,7 +211,15 @@ class Edge:
         if close:
             fields.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": fields})
+        connection, cycle = scope[CONNECTION], scope[CYCLE]
+        unread = close and cycle.more_body
+        if unread:
+            connection.take_no_more()
+            # Or uvicorn would close at once.
+            cycle.keep_alive = True
         await send({"type": "http.response.body", "body": body})
+        if unread:
+            connection.farewell()
 
     def _now(self) -> bytes:
         """The Date field, made once a second."""
@@ -193,13 +227,6 @@ class Edge:
         if self._date[0] != second:
             self._date = (second, formatdate(usegmt=True).encode())
         return self._date[1]
-
-
-async def _watch(receive: Receive, ticket: Ticket) -> None:
-    """Once the body is in, the only event to come is that the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    ticket.settle(Reason.CLIENT_GONE)
 
 
 def _traceparent(fields: Fields) -> str | None:

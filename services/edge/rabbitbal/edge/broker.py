@@ -42,9 +42,8 @@ class EdgeBroker:
     async def _consume(self, session: Session) -> None:
         channel = await session.channel()
         queue = topology.edge_queue(self._edge)
-        await private_queue(
-            channel, queue, topology.RESPONSES, topology.response_key(self._edge), topology.PRIVATE_QUEUE_ARGUMENTS
-        )
+        keys = (topology.response_key(self._edge), topology.body_key(self._edge))
+        await private_queue(channel, queue, topology.RESPONSES, keys, topology.PRIVATE_QUEUE_ARGUMENTS)
         # No acks: a reply that this process loses has nobody left to wait for it.
         await consume(channel, queue, self._received, no_ack=True)
 

@@ -54,6 +54,7 @@ async def serve(settings: Settings, stop: Stop) -> None:
         background = [
             group.create_task(broker.run_publisher()),
             group.create_task(broker.run_consumer()),
+            group.create_task(pending.prober.run()),
             group.create_task(keep_ready_file(ready)),
         ]
         serving = group.create_task(server.serve())
@@ -62,8 +63,9 @@ async def serve(settings: Settings, stop: Stop) -> None:
         log.info("edge.draining", pending=len(pending))
         await _first(serving, stop.insisted, timeout=FAREWELL)
         server.should_exit = True
-        await _first(serving, stop.insisted)
-        server.force_exit = stop.insisted.is_set()
+        # Answers are bounded by their deadlines; streams are not.
+        await _first(serving, stop.insisted, timeout=max(settings.drain, settings.timeout))
+        server.force_exit = not serving.done()
         await serving
         for task in background:
             task.cancel()

@@ -28,6 +28,7 @@ class Outlet:
         self._flow = flow.Outflow(credit)
         self._more_credit = asyncio.Event()
         self._sending: deque[asyncio.Task[None]] = deque()
+        self._failed: BaseException | None = None
 
     def grant(self, credit: int) -> None:
         self._flow.grant(credit)
@@ -38,10 +39,18 @@ class Outlet:
         view = memoryview(data)
         while view:
             while not (room := self._flow.room):
+                # The receiver grants nothing for what it never got.
+                if self._failed is not None:
+                    raise self._failed
                 self._more_credit.clear()
                 await self._more_credit.wait()
             piece, view = bytes(view[:room]), view[room:]
             await self._post(piece, more=True, reason=None)
+
+    @property
+    def next(self) -> int:
+        """The sequence number of the next message."""
+        return self._flow.sequence + 1
 
     async def end(self, reason: Reason | None = None) -> None:
         """Send the last message; the broker has all of them on return."""
@@ -52,21 +61,21 @@ class Outlet:
     def abandon(self) -> None:
         """Nobody listens any longer."""
         while self._sending:
-            task = self._sending.popleft()
-            task.cancel()
-            task.add_done_callback(_looked_at)
+            self._sending.popleft().cancel()
 
     async def _post(self, piece: bytes, *, more: bool, reason: Reason | None) -> None:
         while len(self._sending) >= AHEAD:
             await self._sending.popleft()
         sequence = self._flow.send(piece, last=not more)
-        self._sending.append(asyncio.ensure_future(self._send(sequence, piece, more, reason)))
+        sending = asyncio.ensure_future(self._send(sequence, piece, more, reason))
+        sending.add_done_callback(self._sent)
+        self._sending.append(sending)
 
-
-def _looked_at(task: "asyncio.Task[None]") -> None:
-    """Or the loop complains of an error that nobody asked for."""
-    if not task.cancelled():
-        task.exception()
+    def _sent(self, task: "asyncio.Task[None]") -> None:
+        # Looked at here: one that fails while nobody waits for it is no news to the loop.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed = self._failed or error
+            self._more_credit.set()
 
 
 class Inlet:
@@ -89,6 +98,11 @@ class Inlet:
     def ended(self) -> bool:
         """The peer has said its last, though perhaps it was not read."""
         return self._flow.ended
+
+    @property
+    def exhausted(self) -> bool:
+        """The body is whole, and all of it was read."""
+        return self._whole and not self._pieces
 
     def receive(self, sequence: int | None, payload: bytes, *, more: bool, reason: Reason | None = None) -> None:
         """Take a message in. Raises WireError, and is broken then, for one that does not continue the body."""

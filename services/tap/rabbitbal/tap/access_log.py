@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rabbitbal.wire.envelope import Envelope, Kind
-from rabbitbal.wire.fields import first
+from rabbitbal.wire.fields import content_length, first
 from rabbitbal.wire.message import decode_request, decode_response
 
 
@@ -16,10 +16,15 @@ class _Open:
     sent: int | None
     line: dict[str, Any]
     """What the line will say of the request: a few texts, and never its body."""
+    head: Envelope | None = None
+    """Of the streamed response that has begun."""
 
 
 class AccessLog:
-    """Pairs requests with endings. Remembers at most ``limit`` open requests; the oldest are forgotten and counted."""
+    """Pairs requests with endings. Remembers at most ``limit`` open requests; the oldest are forgotten and counted.
+
+    A whole response is an ending. A streamed one is not: the edge tells when and how it ended.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -35,30 +40,22 @@ class AccessLog:
             self._request(envelope, payload)
             return None
         if envelope.kind is Kind.RESPONSE:
-            response = decode_response(payload)
-            line: dict[str, Any] = {"status": response.status, "bytes": len(response.body), "worker": envelope.app_id}
-            if envelope.duration is not None:
-                line["app_ms"] = round(envelope.duration / 1000, 2)
-        elif envelope.kind is Kind.ENDED:
-            line = {"status": envelope.status, "bytes": 0, "worker": None}
+            response = decode_response(payload, more=bool(envelope.more))
+            if envelope.more:
+                self._head(envelope)
+                return None
+            return self._line(envelope, _answered(envelope) | {"status": response.status, "bytes": len(response.body)})
+        if envelope.kind is Kind.ENDED:
             if payload:
                 # It came to no pool, so no copy of it came here.
                 self._request(envelope, payload)
-        else:
-            return None
-        known = self._open.pop(envelope.correlation_id, None)
-        line |= {"id": envelope.correlation_id, "attempt": envelope.attempt, "reason": envelope.reason}
-        if known is None:
-            # A second answer, an answer behind the ending, or a request from before this tap's time.
-            return line | {"unmatched": True}
-        # By the clocks of the edge and of whoever ended it.
-        total = envelope.sent - known.sent if envelope.sent and known.sent else None
-        return known.line | line | {"pool": envelope.pool, "total_ms": total}
+            return self._line(envelope, {"worker": None, "status": envelope.status, "bytes": envelope.size or 0})
+        return None
 
     def _request(self, envelope: Envelope, payload: bytes) -> None:
         if envelope.correlation_id in self._open:
             return
-        request = decode_request(payload)
+        request = decode_request(payload, more=bool(envelope.more))
         line = {
             "method": request.method,
             "target": _text(request.target),
@@ -68,12 +65,42 @@ class AccessLog:
             "referer": _text(first(request.fields, b"referer")),
             "route": envelope.route,
             "edge": envelope.app_id,
-            "request_bytes": len(request.body),
+            # Of a body that follows its head only what was declared is known, and a chunked one declares nothing.
+            "request_bytes": content_length(request.fields) if envelope.more else len(request.body),
         }
+        if envelope.upgrade is not None:
+            line["upgrade"] = envelope.upgrade
         self._open[envelope.correlation_id] = _Open(envelope.sent, line)
         if len(self._open) > self._limit:
             self._open.popitem(last=False)
             self.forgotten += 1
+
+    def _head(self, envelope: Envelope) -> None:
+        """Remember who streams the response. A head makes no line: the edge tells when and how it ended."""
+        known = self._open.get(envelope.correlation_id)
+        # A worker that was taken for lost may still answer, after the one that has its request now.
+        if known is not None and (known.head is None or known.head.attempt <= envelope.attempt):
+            known.head = envelope
+
+    def _line(self, envelope: Envelope, ending: dict[str, Any]) -> dict[str, Any]:
+        known = self._open.pop(envelope.correlation_id, None)
+        line = ending | {"id": envelope.correlation_id, "attempt": envelope.attempt, "reason": envelope.reason}
+        if known is None:
+            # A second answer, an answer behind the ending, or a request from before this tap's time.
+            return line | {"unmatched": True}
+        line["pool"] = envelope.pool
+        if envelope.kind is Kind.ENDED and known.head is not None and known.head.attempt == envelope.attempt:
+            line |= _answered(known.head) | {"pool": known.head.pool}
+        # By the clocks of the edge and of whoever ended it.
+        total = envelope.sent - known.sent if envelope.sent and known.sent else None
+        return known.line | line | {"total_ms": total}
+
+
+def _answered(envelope: Envelope) -> dict[str, Any]:
+    """What a response says of the worker. Its time is until the response was whole, or until its head."""
+    if envelope.duration is None:
+        return {"worker": envelope.app_id}
+    return {"worker": envelope.app_id, "app_ms": round(envelope.duration / 1000, 2)}
 
 
 def _text(value: bytes | None) -> str | None:

@@ -1,14 +1,16 @@
-"""The worker's two connections: one publishes, one consumes its pools and its own queue of cancels."""
+"""The worker's two connections: one publishes, one consumes its pools and the queue of what edges tell it."""
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 
 from rabbitbal.runtime.broker import LOSSES, Delivery, Link, Publisher, Server, Session, Verdict, consume, private_queue
 from rabbitbal.wire import topology
-from rabbitbal.wire.envelope import Envelope, Kind
+from rabbitbal.wire.envelope import Envelope
 from rabbitbal.wire.errors import WireError
 
 log = structlog.get_logger()
@@ -27,8 +29,10 @@ class WorkerBroker:
         self._consuming: dict[str, Callable[[], Awaitable[None]]] = {}
         self._renewals: set[asyncio.Task[None]] = set()
         self._leaving = False
+        self.since = math.inf
+        """Seconds since the Unix epoch: what edges told this worker before was not heard."""
         self.handle: Callable[[Delivery, str], Awaitable[None]] = _nobody
-        self.cancel: Callable[[str], None] = lambda correlation_id: None
+        self.told: Callable[[Envelope, bytes], None] = lambda envelope, payload: None
 
     async def run_publisher(self) -> None:
         await self._publisher.link.run()
@@ -58,7 +62,9 @@ class WorkerBroker:
         await self._publisher.link.up.wait()
         own = topology.worker_queue(self._worker)
         channel = await session.channel()
-        await private_queue(channel, own, topology.STREAMS, self._worker, topology.PRIVATE_QUEUE_ARGUMENTS)
+        keys = (self._worker, topology.EVERY_WORKER)
+        await private_queue(channel, own, topology.STREAMS, keys, topology.PRIVATE_QUEUE_ARGUMENTS)
+        self.since = time.time()
         await consume(channel, own, self._told, no_ack=True)
         # The connection may come back while what runs is being finished; nothing new is taken then.
         for pool in () if self._leaving else self._slots:
@@ -113,8 +119,8 @@ class WorkerBroker:
         except WireError as error:
             log.warning("worker.bad_message", error=str(error))
             return
-        if envelope.kind is Kind.CANCEL:
-            self.cancel(envelope.correlation_id)
+        # Without a wait before this, the pieces of a body stay in their order.
+        self.told(envelope, delivery.body)
 
 
 async def _nobody(delivery: Delivery, pool: str) -> None:

@@ -36,25 +36,29 @@ async def serve(settings: Settings, stop: Stop) -> None:
             settings.upstream or None,
             sum(slots.values()),
             kind=settings.app_kind,
-            response_limit=settings.response_limit,
+            streams=settings.streams,
+            websocket_limit=settings.websocket_limit,
         )
         await target.start()
     except TargetError as error:
         raise SettingsError(str(error)) from error
 
     broker = WorkerBroker(Server(settings.broker_url, settings.broker_password_file), worker_id, slots)
-    runner = Runner(worker_id, broker, target, settings.claim_after)
-    broker.handle, broker.cancel = runner.handle, runner.cancel
+    runner = Runner(worker_id, broker, target, claim_after=settings.claim_after, streams=settings.streams)
+    broker.handle, broker.told = runner.handle, runner.told
     try:
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(broker.run_publisher()),
                 group.create_task(broker.run_consumer()),
+                group.create_task(runner.probe()),
                 group.create_task(keep_ready_file(lambda: broker.ready() and not stop.asked.is_set())),
             ]
             await stop.asked.wait()
             log.info("worker.draining", running=runner.running)
             await broker.leave()
+            target.drain()
+            runner.drain(settings.drain)
             await _first(runner.idle(), stop.insisted.wait())
             if stop.insisted.is_set():
                 await runner.give_up()

@@ -25,7 +25,13 @@ class Settings:
     claim_after: float = setting(
         0.1, "seconds that a request runs before the edge is told who runs it", least=0, most=60
     )
-    response_limit: int = setting(8 * MIB, "largest response body, bytes", least=1024, most=15 * MIB)
+    streams: int = setting(
+        256, "streamed responses that may go on besides the slots, after their first second", least=0, most=100_000
+    )
+    websocket_limit: int = setting(
+        16 * MIB, "largest WebSocket message that an ASGI application gets, bytes", least=1024, most=1024 * MIB
+    )
+    drain: float = setting(30.0, "seconds that streams may go on when the worker is told to stop", least=0, most=86400)
     worker_id: str = setting("", "name of this worker; made up from the host name if not set", matches=INSTANCE)
     log_level: str = setting("info", "debug, info, warning or error", matches=LOG_LEVEL)
 

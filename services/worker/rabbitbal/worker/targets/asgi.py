@@ -1,45 +1,62 @@
 """Runs an ASGI 3 application in process, on the running loop.
 
-The response is whole before it leaves, so an application that raises half way costs its client nothing but an error.
-It goes out when it is complete: what the application does afterwards (background tasks) nobody waits for.
+The client has its response when that is complete: what the application does afterwards (background tasks) nobody waits
+for. A WebSocket's application is waited for: its scope "lives as long as the socket itself".
 """
 
 import asyncio
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import structlog
 
-from rabbitbal.wire.message import Request, Response
-from rabbitbal.worker.targets.addressing import client, path_and_query, scheme, server
-from rabbitbal.worker.targets.cancelling import outlast
-from rabbitbal.worker.targets.contract import AppRaised, BadResponse
-from rabbitbal.worker.targets.exchange import Exchange
+from rabbitbal.wire.envelope import WEBSOCKET
+from rabbitbal.wire.message import Request
+from rabbitbal.worker.targets.cancelling import stop
+from rabbitbal.worker.targets.contract import Answer, AppRaised, BadResponse, Body
+from rabbitbal.worker.targets.exchange import ClientGone, Exchange
 from rabbitbal.worker.targets.lifespan import SHUTDOWN_GRACE, AsgiApp, Lifespan, Scope
+from rabbitbal.worker.targets.scope import http_scope, websocket_scope
+from rabbitbal.worker.targets.websocket import WebSocket
+from rabbitbal.worker.targets.websocket_connection import TIMES, Times
+from rabbitbal.worker.targets.websocket_handshake import Handshake
 
 
 class AsgiTarget:
-    """At most ``slots`` applications may still run behind their complete response; beyond that, requests wait."""
+    """At most ``slots`` applications may still run behind their complete response; beyond that, requests wait.
+
+    ``websocket_limit`` is the size of the largest message that a WebSocket's client may send, in bytes. ``streams``
+    says how many answers may last; here they cost nothing but their tasks.
+    """
+
+    detachable = True
 
     def __init__(
         self,
         app: AsgiApp,
         *,
         slots: int,
-        response_limit: int,
+        streams: int,
+        websocket_limit: int,
+        websocket_times: Times = TIMES,
         shutdown_grace: float = SHUTDOWN_GRACE,
         log: Any = None,
     ) -> None:
         self._app = app
         self._slots = slots
-        self._limit = response_limit
+        self._limit = websocket_limit
+        self._times = websocket_times
         self._grace = shutdown_grace
         self._log = log or structlog.get_logger()
         self._lifespan = Lifespan(app, shutdown_grace=shutdown_grace, log=self._log)
         self._trailing: set[asyncio.Task[None]] = set()
+        self._sockets: set[WebSocket] = set()
 
     async def start(self) -> None:
         await self._lifespan.startup()
+
+    def drain(self) -> None:
+        for socket in list(self._sockets):
+            socket.going_away()
 
     async def stop(self) -> None:
         if self._trailing:
@@ -49,28 +66,69 @@ class AsgiTarget:
                 task.cancel()
         await self._lifespan.shutdown()
 
-    async def __call__(self, request: Request) -> Response:
+    async def __call__(self, request: Request, body: Body, answer: Answer) -> None:
         while len(self._trailing) >= self._slots:
             await asyncio.wait(self._trailing, return_when=asyncio.FIRST_COMPLETED)
-        exchange = Exchange(request, self._limit)
-        task = asyncio.create_task(self._run(request, exchange), name="request")
+        if request.upgrade == WEBSOCKET:
+            await self._socket(request, body, answer)
+        else:
+            await self._exchange(request, body, answer)
+
+    async def _exchange(self, request: Request, body: Body, answer: Answer) -> None:
+        exchange = Exchange(request, body, answer)
+        task = self._run(http_scope(request, self._lifespan.state), exchange)
         try:
             await asyncio.wait((task, exchange.ended), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            # The slot is free when the application is through with its cleaning up, not before.
-            task.cancel()
-            self._trail(task)
-            exchange.end()
-            await outlast(task)
+            if not exchange.complete:
+                exchange.disconnect()
+                await stop(task)
             raise
-        if exchange.response is not None:
-            self._trail(task)
-            return exchange.response
+        finally:
+            if exchange.complete:
+                self._trail(task)
+        if exchange.complete:
+            return
         exchange.end()
-        raise _failure(task, exchange)
+        await stop(task)
+        raise _failure(task, exchange) or BadResponse(exchange.unfinished)
 
-    async def _run(self, request: Request, exchange: Exchange) -> None:
-        await self._app(http_scope(request, self._lifespan.state), exchange.receive, exchange.send)
+    async def _socket(self, request: Request, body: Body, answer: Answer) -> None:
+        handshake = Handshake(request, self._limit)
+        if (refusal := handshake.refusal) is not None:
+            await answer.start(refusal.status, refusal.fields)
+            await answer.write(refusal.body)
+            await answer.finish()
+            return
+        socket = WebSocket(handshake, body, answer, self._times)
+        task = self._run(websocket_scope(request, self._lifespan.state), socket)
+        self._sockets.add(socket)
+        try:
+            await asyncio.wait((task, socket.failed), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                await stop(task)
+            failure = _failure(task, socket)
+            await socket.close(failed=failure is not None)
+        except asyncio.CancelledError:
+            socket.disconnect()
+            await stop(task)
+            raise
+        finally:
+            self._sockets.discard(socket)
+            socket.stop()
+        if failure is None and not socket.complete:
+            failure = BadResponse(socket.unfinished)
+        if failure is not None:
+            raise failure
+
+    def _run(self, scope: Scope, conversation: "Exchange | WebSocket") -> asyncio.Task[None]:
+        async def run() -> None:
+            await self._app(scope, conversation.receive, conversation.send)
+
+        task = asyncio.create_task(run(), name="request")
+        # Taken note of, also where nobody asks.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
 
     def _trail(self, task: asyncio.Task[None]) -> None:
         self._trailing.add(task)
@@ -82,44 +140,20 @@ class AsgiTarget:
             self._log.error("the application raised after its response", exc_info=error)
 
 
-def http_scope(request: Request, state: dict[str, Any]) -> Scope:
-    """The connection scope of a request (ASGI specification, "HTTP Connection Scope")."""
-    path, query = path_and_query(request.target)
-    address = client(request)
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        # "The HTTP method name, uppercased."
-        "method": request.method.upper(),
-        "scheme": scheme(request),
-        # "HTTP request target excluding any query string, with percent-encoded sequences and UTF-8 byte sequences
-        # decoded into characters." What is no UTF-8 becomes U+FFFD: lone surrogates could not be encoded again by the
-        # application, and who needs the bytes has raw_path.
-        "path": unquote_to_bytes(path).decode("utf-8", "replace"),
-        # "The original HTTP path component, excluding any query string, unmodified from the bytes that were received".
-        "raw_path": path,
-        "query_string": query,
-        "root_path": "",
-        # "Header names must be lowercased."
-        "headers": [(name.lower(), value) for name, value in request.fields],
-        # The port of the client is known to the edge only.
-        "client": (address, 0) if address else None,
-        "server": server(request),
-        # "The server should make a shallow copy of the namespace": no request sees what another put there.
-        "state": state.copy(),
-    }
-
-
-def _failure(task: asyncio.Task[None], exchange: Exchange) -> AppRaised | BadResponse:
-    """Why the application ended without a whole response."""
-    error = None if task.cancelled() else task.exception()
-    if exchange.misuse is not None:
-        return exchange.misuse
+def _failure(task: asyncio.Task[None], conversation: "Exchange | WebSocket") -> Exception | None:
+    """Why the application ended, if that was no return."""
+    if conversation.misuse is not None:
+        return conversation.misuse
+    if conversation.lost is not None:
+        return conversation.lost
     if task.cancelled():
         return AppRaised("the application cancelled itself")
-    if error is None:
-        return BadResponse(exchange.unfinished)
+    error = task.exception()
+    # A send behind the client's back, which the application let pass: "should not log it as an error".
+    if error is None or isinstance(error, ClientGone):
+        return None
+    if isinstance(error, BadResponse):
+        return error
     raised = AppRaised(f"{type(error).__name__}: {error}")
     raised.__cause__ = error
     return raised

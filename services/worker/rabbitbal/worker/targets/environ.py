@@ -1,16 +1,16 @@
 """The WSGI environ of a request (PEP 3333, RFC 3875)."""
 
-import io
 import sys
+from io import BufferedIOBase
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from rabbitbal.wire.fields import first
+from rabbitbal.wire.fields import content_length, first
 from rabbitbal.wire.message import Request
 from rabbitbal.worker.targets.addressing import client, path_and_query, scheme, server
 
 
-def wsgi_environ(request: Request, *, multithread: bool) -> dict[str, Any]:
+def wsgi_environ(request: Request, body: BufferedIOBase, *, multithread: bool) -> dict[str, Any]:
     """Every string is native: bytes decoded as latin-1 (PEP 3333, "Unicode Issues")."""
     path, query = path_and_query(request.target)
     host, port = server(request) or ("localhost", 80)
@@ -30,7 +30,7 @@ def wsgi_environ(request: Request, *, multithread: bool) -> dict[str, Any]:
         "REQUEST_URI": request.target.decode("latin-1"),
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scheme(request),
-        "wsgi.input": io.BytesIO(request.body),
+        "wsgi.input": body,
         # The input ends by itself, whatever CONTENT_LENGTH says.
         "wsgi.input_terminated": True,
         "wsgi.errors": sys.stderr,
@@ -40,8 +40,9 @@ def wsgi_environ(request: Request, *, multithread: bool) -> dict[str, Any]:
     }
     if (content_type := first(request.fields, b"content-type")) is not None:
         environ["CONTENT_TYPE"] = content_type.decode("latin-1")
-    if request.body or first(request.fields, b"content-length") is not None:
-        environ["CONTENT_LENGTH"] = str(len(request.body))
+    # Without it, the body (if there is one) is as long as it turns out to be.
+    if (length := content_length(request.fields)) is not None:
+        environ["CONTENT_LENGTH"] = str(length)
     _add_fields(environ, request)
     return environ
 

@@ -26,13 +26,14 @@ def load_target(
     slots: int,
     *,
     kind: str = "auto",
-    response_limit: int = 8 * MIB,
+    streams: int = 256,
+    websocket_limit: int = 16 * MIB,
 ) -> Target:
     """The target that RABBITBAL_APP or RABBITBAL_UPSTREAM describes. Raises TargetError."""
     if app and upstream:
         raise TargetError("RABBITBAL_APP and RABBITBAL_UPSTREAM are both set; set one of them")
     if upstream:
-        return UpstreamTarget(parse_address(upstream), slots=slots, response_limit=response_limit)
+        return UpstreamTarget(parse_address(upstream), slots=slots, streams=streams)
     if not app:
         raise TargetError("set RABBITBAL_APP=module:attribute or RABBITBAL_UPSTREAM=http://host:port")
     if kind not in ("auto", "asgi", "wsgi"):
@@ -41,8 +42,8 @@ def load_target(
     if not callable(found):
         raise TargetError(f"RABBITBAL_APP={app} is of type {type(found).__name__}, which cannot be called")
     if (kind_of(found, app) if kind == "auto" else kind) == "asgi":
-        return AsgiTarget(found, slots=slots, response_limit=response_limit)
-    return WsgiTarget(found, slots=slots, response_limit=response_limit)
+        return AsgiTarget(found, slots=slots, streams=streams, websocket_limit=websocket_limit)
+    return WsgiTarget(found, slots=slots)
 
 
 def load_app(app: str, app_dir: str) -> object:

@@ -1,80 +1,117 @@
-"""A network backend for httpcore that notes what happened on the wire while one request was tried.
+"""A connection to the upstream, as bytes.
 
-httpcore says that a request failed, not whether its connection was new or whether bytes came back; what may be repeated
-depends on both.
+A plain socket, and no transport of asyncio's: a transport that fails to send gives up what it could still receive, and
+that may be the answer of a server that refuses an upload ("413") and closes. The kernel's buffers are the only ones, so
+either side's slowness reaches the other.
 """
 
-from collections.abc import Iterable
-from contextvars import ContextVar
+import asyncio
+import select
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
-from ssl import SSLContext
-from typing import Any
 
-import httpcore
+_READ = 64 * 1024
 
 
-@dataclass(slots=True)
-class Attempt:
-    """``connected``: a connection was opened for it; ``sent``, ``received``: at least one byte may have been."""
+@dataclass(frozen=True)
+class Address:
+    """Where the upstream listens: on a Unix socket if ``socket`` is set. ``text`` is how the operator wrote it."""
 
-    connected: bool = False
-    sent: bool = False
-    received: bool = False
-
-
-# httpcore connects, writes and reads in the task that made the request, so the current attempt is a context variable.
-current: ContextVar[Attempt] = ContextVar("attempt")
+    text: str
+    host: str = "localhost"
+    port: int = 80
+    socket: str | None = None
 
 
-class ObservedBackend(httpcore.AsyncNetworkBackend):
-    def __init__(self) -> None:
-        self._backend = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        current.get().connected = True
-        return _ObservedStream(await self._backend.connect_tcp(host, port, timeout, local_address, socket_options))
-
-    async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        current.get().connected = True
-        return _ObservedStream(await self._backend.connect_unix_socket(path, timeout, socket_options))
-
-    async def sleep(self, seconds: float) -> None:
-        await self._backend.sleep(seconds)
+class Lost(Exception):
+    """The upstream has closed or reset the connection."""
 
 
-class _ObservedStream(httpcore.AsyncNetworkStream):
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self._stream = stream
+class Wire:
+    """``sent``, ``received``: at least one byte was, since `begin`."""
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data = await self._stream.read(max_bytes, timeout)
-        if data:
-            current.get().received = True
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._loop = asyncio.get_running_loop()
+        self.sent = False
+        self.received = False
+
+    @classmethod
+    async def connect(cls, address: Address) -> "Wire":
+        """Raises OSError. Not bounded in time."""
+        if address.socket is not None:
+            return cls(await _connected(socket.AF_UNIX, 0, address.socket))
+        loop = asyncio.get_running_loop()
+        failure: OSError | None = None
+        for family, _, protocol, _, place in await loop.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM
+        ):
+            try:
+                connected = await _connected(family, protocol, place)
+            except OSError as error:
+                failure = failure or error
+                continue
+            # As asyncio's own transports: a head must not wait for the acknowledgement of what was sent before.
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return cls(connected)
+        raise failure or OSError("the host has no address")
+
+    def begin(self) -> None:
+        """Another request."""
+        self.sent = self.received = False
+
+    @property
+    def readable(self) -> bool:
+        """On a connection that nothing is expected from: it was closed, or the upstream speaks out of turn."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def send_now(self, data: bytes) -> int:
+        """Send what the kernel takes at once. The number of bytes. Raises Lost."""
+        try:
+            size = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise Lost(str(error)) from error
+        self.sent = self.sent or size > 0
+        return size
+
+    async def send(self, data: bytes) -> None:
+        """Raises Lost."""
+        self.sent = True
+        try:
+            await self._loop.sock_sendall(self._socket, data)
+        except OSError as error:
+            raise Lost(str(error)) from error
+
+    async def receive(self) -> bytes:
+        """At most 64 KiB, b"" at the end. Raises Lost."""
+        try:
+            data = await self._loop.sock_recv(self._socket, _READ)
+        except OSError as error:
+            raise Lost(str(error)) from error
+        self.received = self.received or bool(data)
         return data
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        current.get().sent = True
-        await self._stream.write(buffer, timeout)
+    def end(self) -> None:
+        """Nothing more will be sent; the upstream may still send."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
 
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+    def close(self) -> None:
+        """At once. Nobody may be sending or receiving any longer."""
+        self._socket.close()
 
-    async def start_tls(
-        self, ssl_context: SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        raise NotImplementedError("upstreams are plain HTTP")
 
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+async def _connected(family: int, protocol: int, place: object) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM, protocol)
+    try:
+        made.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(made, place)  # type: ignore[arg-type]
+    except BaseException:
+        made.close()
+        raise
+    return made

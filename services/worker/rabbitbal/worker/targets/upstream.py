@@ -2,42 +2,29 @@
 
 import asyncio
 import re
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpcore
+import h11
 import structlog
 
 from rabbitbal.wire.fields import Fields, end_to_end, first, without
-from rabbitbal.wire.message import Request, Response
-from rabbitbal.worker.targets.contract import BadResponse, TargetError
-from rabbitbal.worker.targets.framing import BufferedResponse
-from rabbitbal.worker.targets.network import Attempt, ObservedBackend, current
+from rabbitbal.wire.message import Request
+from rabbitbal.worker.targets.connection import Connection
+from rabbitbal.worker.targets.contract import Answer, BadResponse, Body, TargetError
+from rabbitbal.worker.targets.forwarding import forward
+from rabbitbal.worker.targets.keeping import Kept
+from rabbitbal.worker.targets.network import Address, Lost, Wire
+from rabbitbal.worker.targets.tunnel import Tunnel
+from rabbitbal.worker.targets.upload import Upload
 
 START_PATIENCE = 60.0
 _START_POLL = 0.25
 _CONNECT_TIMEOUT = 5.0
-# Less than what common servers allow an idle connection (gunicorn 2 s, uvicorn, Node.js and nginx upwards of 5 s), so
-# that it is us who closes it and hardly any request meets a connection that is being closed.
-_KEEPALIVE = 1.5
 
 # RFC 9110 §9.2.2: "PUT, DELETE, and safe request methods are idempotent."
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
-
-_Failures = (httpcore.ProtocolError, httpcore.NetworkError, httpcore.TimeoutException)
-_Transport = httpcore.AsyncConnectionPool | httpcore.AsyncHTTPConnection
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where the upstream listens: on a Unix socket if ``socket`` is set. ``text`` is how the operator wrote it."""
-
-    text: str
-    host: str = "localhost"
-    port: int = 80
-    socket: str | None = None
 
 
 def parse_address(text: str) -> Address:
@@ -57,21 +44,21 @@ def parse_address(text: str) -> Address:
 
 
 class UpstreamTarget:
+    """At most ``slots`` + ``streams`` connections; beyond that, requests wait."""
+
+    # What goes on for long is one connection, and no thread.
+    detachable = True
+
     def __init__(
-        self, address: Address, *, slots: int, response_limit: int, patience: float = START_PATIENCE, log: Any = None
+        self, address: Address, *, slots: int, streams: int, patience: float = START_PATIENCE, log: Any = None
     ) -> None:
         self._address = address
-        self._limit = response_limit
         self._patience = patience
         self._log = log or structlog.get_logger()
-        self._backend = ObservedBackend()
-        self._origin = httpcore.Origin(b"http", address.host.encode(), address.port)
-        self._pool = httpcore.AsyncConnectionPool(
-            max_connections=slots,
-            keepalive_expiry=_KEEPALIVE,
-            uds=address.socket,
-            network_backend=self._backend,
-        )
+        self._kept = Kept()
+        self._places = asyncio.Semaphore(slots + streams)
+        self._tunnels: set[Tunnel] = set()
+        self._draining = False
 
     async def start(self) -> None:
         """Wait until the upstream accepts a connection: it and its worker may start in any order."""
@@ -80,7 +67,10 @@ class UpstreamTarget:
         waiting = False
         while True:
             try:
-                return await self._probe()
+                async with asyncio.timeout(_CONNECT_TIMEOUT):
+                    wire = await Wire.connect(self._address)
+                wire.close()
+                return
             except OSError as error:
                 if loop.time() >= deadline:
                     raise TargetError(
@@ -92,94 +82,105 @@ class UpstreamTarget:
                     waiting = True
             await asyncio.sleep(min(_START_POLL, max(0.0, deadline - loop.time())))
 
+    def drain(self) -> None:
+        self._draining = True
+        for tunnel in self._tunnels:
+            tunnel.leave()
+
     async def stop(self) -> None:
-        await self._pool.aclose()
+        self._kept.close()
 
-    async def __call__(self, request: Request) -> Response:
-        attempt = Attempt()
+    async def __call__(self, request: Request, body: Body, answer: Answer) -> None:
+        upload = await Upload.of(request, body)
         try:
-            return await self._try(self._pool, request, attempt)
-        except _Failures as error:
-            if not _may_repeat(request, attempt, error):
-                raise self._failure(error, attempt) from error
-        attempt = Attempt()
-        connection = httpcore.AsyncHTTPConnection(self._origin, uds=self._address.socket, network_backend=self._backend)
-        try:
-            return await self._try(connection, request, attempt)
-        except _Failures as error:
-            raise self._failure(error, attempt) from error
+            async with self._places:
+                await self._run(request, upload, body, answer)
         finally:
-            await connection.aclose()
+            await upload.close()
+        await answer.finish()
 
-    async def _probe(self) -> None:
-        async with asyncio.timeout(_CONNECT_TIMEOUT):
-            if self._address.socket is not None:
-                _, writer = await asyncio.open_unix_connection(self._address.socket)
-            else:
-                _, writer = await asyncio.open_connection(self._address.host, self._address.port)
-        writer.close()
-
-    async def _try(self, transport: _Transport, request: Request, attempt: Attempt) -> Response:
-        token = current.set(attempt)
-        try:
-            answer = await transport.handle_async_request(self._outgoing(request))
-            buffer = BufferedResponse(request.method, self._limit)
+    async def _run(self, request: Request, upload: Upload, body: Body, answer: Answer) -> None:
+        # A connection that was kept may be closed just now; what cannot be sent again must not meet that.
+        if upload.whole and request.upgrade is None and (kept := self._kept.take()) is not None:
             try:
-                buffer.start(answer.status, answer.headers)
-                async for chunk in answer.aiter_stream():
-                    buffer.write(chunk)
-            finally:
-                # A body that was not read to its end closes the connection.
-                await answer.aclose()
-            return buffer.finish()
+                return await self._try(kept, request, upload, body, answer)
+            except (Lost, h11.ProtocolError) as error:
+                if not _may_repeat(request, kept, error):
+                    raise self._failure(error, kept) from error
+        self._kept.drop()
+        connection = Connection(await self._connect())
+        try:
+            await self._try(connection, request, upload, body, answer)
+        except (Lost, h11.ProtocolError) as error:
+            raise self._failure(error, connection) from error
+
+    async def _try(self, connection: Connection, request: Request, upload: Upload, body: Body, answer: Answer) -> None:
+        try:
+            upgraded = await forward(connection, self._head(connection, request, upload), upload, answer)
+            if upgraded:
+                await self._tunnel(Tunnel(connection.wire, connection.behind, body, answer))
+        except BaseException:
+            # The upstream sees by this that nobody waits any longer.
+            connection.wire.close()
+            raise
+        self._kept.give(connection)
+
+    async def _tunnel(self, tunnel: Tunnel) -> None:
+        if self._draining:
+            tunnel.leave()
+        self._tunnels.add(tunnel)
+        try:
+            await tunnel.run()
         finally:
-            current.reset(token)
+            self._tunnels.discard(tunnel)
 
-    def _outgoing(self, request: Request) -> httpcore.Request:
-        # RFC 3986 §2 knows no octets above 0x7f and the client library writes none; percent-encoded they mean the same.
+    async def _connect(self) -> Wire:
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
+                return await Wire.connect(self._address)
+        except TimeoutError as error:
+            raise BadResponse(f"{self._name} did not accept a connection within {_CONNECT_TIMEOUT:g} s") from error
+        except OSError as error:
+            raise BadResponse(f"{self._name} refused the connection ({error})") from error
+
+    def _head(self, connection: Connection, request: Request, upload: Upload) -> bytes:
+        # RFC 3986 §2 knows no octets above 0x7f and h11 writes none; percent-encoded they mean the same.
         target = _BEYOND_ASCII.sub(lambda octet: b"%%%02X" % octet[0][0], request.target)
-        url = httpcore.URL(scheme=self._origin.scheme, host=self._origin.host, port=self._origin.port, target=target)
-        # Time is bounded by whoever called: a slow answer is no failure of the upstream.
-        extensions = {"timeout": {"connect": _CONNECT_TIMEOUT}}
-        fields = self._fields(request)
-        return httpcore.Request(request.method, url, headers=fields, content=request.body, extensions=extensions)
+        return connection.head(request.method, target, self._fields(request, upload))
 
-    def _fields(self, request: Request) -> Fields:
-        # The body goes out at once, so there is nothing to expect; the edge has answered the client's Expect.
-        fields = without(end_to_end(request.fields), b"expect")
-        if request.body or first(fields, b"content-length") is not None:
-            fields = [*without(fields, b"content-length"), (b"Content-Length", b"%d" % len(request.body))]
+    def _fields(self, request: Request, upload: Upload) -> Fields:
+        # The body is sent without waiting; the edge has answered the client's Expect.
+        fields = [*without(end_to_end(request.fields), b"expect", b"content-length"), *upload.fields()]
+        if request.upgrade is not None:
+            fields = [*fields, (b"Connection", b"Upgrade"), (b"Upgrade", request.upgrade.encode())]
         if first(fields, b"host") is None:
             # RFC 9112 §3.2: "A client MUST send a Host header field in all HTTP/1.1 request messages."
             fields = [(b"Host", f"{self._address.host}:{self._address.port}".encode()), *fields]
         return fields
 
-    def _failure(self, error: Exception, attempt: Attempt) -> BadResponse:
-        name = f"upstream {self._address.text}"
+    @property
+    def _name(self) -> str:
+        return f"upstream {self._address.text}"
+
+    def _failure(self, error: Exception, connection: Connection) -> BadResponse:
         match error:
-            case httpcore.ConnectTimeout():
-                return BadResponse(f"{name} did not accept a connection within {_CONNECT_TIMEOUT:g} s")
-            case httpcore.ConnectError():
-                return BadResponse(f"{name} refused the connection ({error})")
-            case httpcore.LocalProtocolError():
-                return BadResponse(f"{name} cannot be sent this request: {error}")
-            case _ if not attempt.received:
-                return BadResponse(f"{name} closed the connection without a response")
-            case httpcore.RemoteProtocolError():
-                return BadResponse(f"{name} sent an invalid response: {error}")
+            case h11.LocalProtocolError():
+                return BadResponse(f"{self._name} cannot be sent this request: {error}")
+            case _ if not connection.wire.received:
+                return BadResponse(f"{self._name} closed the connection without a response")
+            case h11.RemoteProtocolError():
+                return BadResponse(f"{self._name} sent an invalid response: {error}")
             case _:
-                return BadResponse(f"{name} closed the connection in the middle of its response")
+                return BadResponse(f"{self._name} closed the connection in the middle of its response")
 
 
-def _may_repeat(request: Request, attempt: Attempt, error: Exception) -> bool:
+def _may_repeat(request: Request, connection: Connection, error: Exception) -> bool:
     """Whether a kept connection was closed by the upstream just when it was used again, and the request is unharmed.
 
     RFC 9110 §9.2.2: "A client SHOULD NOT automatically retry a request with a non-idempotent method unless it has some
     means to know that the request semantics are actually idempotent ... or some means to detect that the original
     request was never applied."
     """
-    if not isinstance(error, httpcore.NetworkError | httpcore.RemoteProtocolError):
+    if not isinstance(error, Lost) or connection.wire.received:
         return False
-    if attempt.connected or attempt.received:
-        return False
-    return request.method in _IDEMPOTENT or not attempt.sent
+    return request.method in _IDEMPOTENT or not connection.wire.sent

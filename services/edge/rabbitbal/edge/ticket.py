@@ -1,0 +1,140 @@
+"""A request in the edge: what is to be done, how far it is, how it ended."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from rabbitbal.runtime.streams import Broken, Inlet, Outlet
+from rabbitbal.wire.envelope import Envelope
+from rabbitbal.wire.message import Response
+from rabbitbal.wire.reasons import Reason
+
+
+class Source(Protocol):
+    """The part of a request's body that does not travel with its head."""
+
+    @property
+    def repeatable(self) -> bool:
+        """It can be had again from its start."""
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """It, from its start. Raises ClientGone and BodyTooLarge."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request to be carried, and the policy of its route. Times are in seconds."""
+
+    payload: bytes
+    method: str
+    route: str
+    repeatable: bool
+    timeout: float
+    route_grace: float
+    broker_grace: float
+    traceparent: str | None = None
+    upgrade: str | None = None
+    source: Source | None = None
+    # Bytes of memory that it may take besides its payload.
+    reserve: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a request ended, or how its response begins. ``reason`` is None when the application answered. Times are in
+    seconds."""
+
+    response: Response
+    reason: Reason | None
+    worker: str | None
+    attempt: int
+    total: float
+    app: float | None
+    stream: "Ticket | None" = None
+    """The response's body goes on: it is read here, and `Pending.close` then ends the request."""
+
+
+class Ticket:
+    """A pending request."""
+
+    __slots__ = (
+        "attempt",
+        "claimed_by",
+        "copied",
+        "credit",
+        "deadline",
+        "envelope",
+        "ever_claimed",
+        "forsaken",
+        "granting",
+        "held",
+        "inlet",
+        "losses",
+        "order",
+        "outcome",
+        "outlet",
+        "pump",
+        "sender",
+        "sent",
+        "started",
+        "streaming",
+        "watched",
+    )
+
+    def __init__(self, envelope: Envelope, order: Order, loop: asyncio.AbstractEventLoop) -> None:
+        self.envelope = envelope
+        self.order = order
+        self.started = loop.time()
+        self.deadline = self.started + order.timeout
+        self.outcome: asyncio.Future[tuple[Reason | None, Response | None, Envelope | None]] = loop.create_future()
+        self.attempt = 1
+        self.losses = 0
+        self.sent = False
+        self.copied = False
+        self.claimed_by: str | None = None
+        self.ever_claimed = False
+        self.sender: asyncio.Task[None] | None = None
+        # The request's body on its way to the worker that claimed it.
+        self.outlet: Outlet | None = None
+        self.pump: asyncio.Task[None] | None = None
+        # The worker, attempt and next piece of a body that goes to another attempt now.
+        self.forsaken: tuple[str, int, int] | None = None
+        # The response's body, and the worker and attempt that it comes from.
+        self.inlet: Inlet | None = None
+        self.streaming: tuple[str, int] | None = None
+        self.credit = 0
+        self.granting: asyncio.Task[None] | None = None
+        self.held = 0
+        self.watched: str | None = None
+
+    @property
+    def settled(self) -> bool:
+        """The client's answer is decided, or has begun."""
+        return self.outcome.done()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be published again although it may have been started."""
+        return self.order.repeatable and (self.order.source is None or self.order.source.repeatable)
+
+    @property
+    def never_started(self) -> bool:
+        """A worker claims a request whose body follows before it starts it, and nobody has."""
+        return self.order.source is not None and not self.ever_claimed
+
+    def settle(self, reason: Reason | None, response: Response | None = None, reply: Envelope | None = None) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result((reason, response, reply))
+
+    def client_left(self) -> None:
+        self.settle(Reason.CLIENT_GONE)
+        if self.inlet is not None:
+            self.inlet.fail(Broken("the client left", Reason.CLIENT_GONE))
+
+    async def read(self) -> bytes:
+        """The next piece of the response's body, b"" at its end. Raises Broken."""
+        assert self.inlet is not None  # noqa: S101 - an Ending with a stream has one
+        return await self.inlet.read()

@@ -1,0 +1,97 @@
+"""A client connection that has left HTTP: bytes both ways, with back-pressure (RFC 9110 §7.8)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+READ_AHEAD = 64 * 1024
+
+
+class Tunnel(asyncio.Protocol):
+    """Takes the place of the HTTP protocol on a transport."""
+
+    def __init__(self, transport: asyncio.Transport, early: bytes, lost: Callable[["Tunnel"], None]) -> None:
+        self._transport = transport
+        self._lost = lost
+        self._received = bytearray(early)
+        self._ended = False
+        self._arrived = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.gone: Callable[[], object] = lambda: None
+        self.leave: Callable[[], None] = self.close
+        transport.resume_reading()
+
+    # --- what the transport calls
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if len(self._received) >= READ_AHEAD:
+            self._transport.pause_reading()
+        self._arrived.set()
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        self._arrived.set()
+        # The other direction stays open.
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
+        self._arrived.set()
+        self._writable.set()
+        self._lost(self)
+        self.gone()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # --- what uvicorn calls
+
+    def shutdown(self) -> None:
+        self.leave()
+
+    # --- what the edge calls
+
+    async def read(self) -> bytes:
+        """What has come in, b"" at the end."""
+        while not self._received:
+            if self._ended:
+                return b""
+            self._arrived.clear()
+            await self._arrived.wait()
+        data = bytes(self._received)
+        self._received.clear()
+        self._transport.resume_reading()
+        return data
+
+    async def write(self, data: bytes) -> None:
+        await self._writable.wait()
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class TunnelBody:
+    """What the client sends through a tunnel, once there is one, as the body of a request that cannot be repeated."""
+
+    repeatable = False
+
+    def __init__(self) -> None:
+        self._tunnel: asyncio.Future[Tunnel] = asyncio.get_running_loop().create_future()
+
+    def attach(self, tunnel: Tunnel) -> None:
+        self._tunnel.set_result(tunnel)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        # Shielded: whoever waits here may be cancelled, and the future is not his.
+        tunnel = await asyncio.shield(self._tunnel)
+        while data := await tunnel.read():
+            yield data
+
+    def close(self) -> None:
+        self._tunnel.cancel()
