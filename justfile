@@ -59,6 +59,10 @@ load-headless users="50" rate="25" time="30s": _venv
 load-open *args: _venv
     @compose/base/load.sh open "$@"
 
+# measure streams: memory under large bodies, slow readers, the lag of events and of WebSockets (--help)
+load-streams *args: _venv
+    @compose/base/load.sh streams "$@"
+
 # remove containers, volumes, images, .venv and caches
 clean:
     @compose/base/clean.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# load.sh locust|open [ARGS]: a load test of the deployment that runs here.
+# load.sh locust|open|streams [ARGS]: a load test of the deployment that runs here.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -13,5 +13,6 @@ if [[ -z $address && " $* " != *" --help "* ]]; then
 fi
 case $tool in
   locust) exec .venv/bin/locust -f loadtests/locustfile.py --host "http://$address" "$@" ;;
+  streams) exec .venv/bin/python loadtests/streams.py --url "http://$address" "$@" ;;
   open) exec .venv/bin/python loadtests/openloop.py --url "http://$address" "$@" ;;
 esac

@@ -16,7 +16,7 @@ compile() { # compile DIRECTORY NAME PYTHON [ARGS]: from within, so that no path
     --generate-hashes --no-emit-index-url --output-file "$name.txt" "$name.in" "$@")
 }
 
-for input in services/*/requirements.in; do
+for input in services/*/requirements.in examples/*/requirements.in; do
   compile "$(dirname "$input")" requirements 3.13 "$@" # Debian 13's
 done
 compile . requirements-dev 3.11 "$@" # the oldest that a developer's machine may have: Debian 12's

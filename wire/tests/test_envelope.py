@@ -111,7 +111,23 @@ NOT_STRINGS = [b"default", 1, True, ["default"], NESTED]
 
 NUMBERS = ("status", "duration", "sent", "sequence", "credit", "size")
 HOSTILE: list[tuple[str, list[Any]]] = [
-    ("kind", [None, "", "Request", "request ", "bodies", "body", "credit", "x" * 100_000, b"request", 1, ["request"], NESTED]),
+    (
+        "kind",
+        [
+            None,
+            "",
+            "Request",
+            "request ",
+            "bodies",
+            "body",
+            "credit",
+            "x" * 100_000,
+            b"request",
+            1,
+            ["request"],
+            NESTED,
+        ],
+    ),
     ("correlation_id", [None, ""]),
     ("app_id", [None, ""]),
     ("reply_to", [None, ""]),
@@ -149,9 +165,7 @@ def test_only_a_request_needs_the_headers_of_a_request(kind: Kind) -> None:
     assert envelope == Envelope(kind, ID, "a", **needed)
     for name in needed:
         with pytest.raises(WireError, match=name):
-            parse_envelope(
-                kind=kind.value, correlation_id=ID, app_id="a", reply_to=None, headers={**bare, name: None}
-            )
+            parse_envelope(kind=kind.value, correlation_id=ID, app_id="a", reply_to=None, headers={**bare, name: None})
 
 
 def test_huge_values_of_the_right_type_are_only_values() -> None:

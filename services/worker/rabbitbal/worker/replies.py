@@ -47,7 +47,7 @@ class Replies:
 
     async def head(self, response: Response) -> Verdict | None:
         """Its body goes on in pieces."""
-        message = self._about(Kind.RESPONSE, sent=_now(), more=True)
+        message = self._about(Kind.RESPONSE, sent=_now(), more=True, duration=self._duration())
         return await self._tell(message, encode_response(response, more=True), ANSWER_GRACE)
 
     async def piece(self, sequence: int, payload: bytes, more: bool, reason: Reason | None) -> Verdict:

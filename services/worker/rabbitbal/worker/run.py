@@ -214,6 +214,11 @@ class Run:
             if self._stopped is None:
                 log.error("app.bad_response", **subject, error=str(error))
             return Reason.BAD_RESPONSE
+        except ConnectionError as error:
+            # The client is lost as far as the target can see; mostly because the run was stopped.
+            if self._stopped is None:
+                log.info("request.client_lost", **subject, error=str(error))
+                self._begin_stop(Stop.BROKEN)
         return None
 
     def _expire(self) -> None:

@@ -48,8 +48,8 @@ class Answer(Protocol):
         """Status (200 to 599, or 101 to a request with ``upgrade``) and fields. Raises BadResponse."""
 
     async def write(self, chunk: bytes) -> None:
-        """A piece of body. Waits while the client's window is full. Raises BadResponse, and ConnectionError where nobody
-        takes it any longer."""
+        """A piece of body. Waits while the client's window is full. Raises BadResponse, and ConnectionError where
+        nobody takes it any longer."""
 
     async def finish(self) -> None:
         """The response is complete. Raises BadResponse where a declared length was not met."""
@@ -71,6 +71,6 @@ class Target(Protocol):
         """End what was started. Bounded in time; raises nothing."""
 
     async def __call__(self, request: Request, body: Body, answer: Answer) -> None:
-        """Answer a request. Returns when the answer is finished; raises AppRaised or BadResponse, also in its middle, and
-        ConnectionError where the client is lost; cancelling it cancels the work. ``request.body`` is only where ``body``
-        begins."""
+        """Answer a request. Returns when the answer is finished; raises AppRaised or BadResponse, also in its middle,
+        and ConnectionError where the client is lost; cancelling it cancels the work. ``request.body`` is only where
+        ``body`` begins."""

@@ -96,9 +96,9 @@ class Exchange:
 
     async def receive(self) -> Message:
         if self._more and not self.ended.done():
-            piece = b"" if _ended(self._body) else await self._read()
+            piece = b"" if self._body.ended else await self._read()
             if piece is not None:
-                self._more = piece != b"" and not _ended(self._body)
+                self._more = piece != b"" and not self._body.ended
                 return {"type": "http.request", "body": piece, "more_body": self._more}
         # "Sent to the application if receive is called after a response has been sent or after the HTTP connection has
         # been closed." wait() and not await: a cancelled receive must not cancel the future of all.
@@ -150,11 +150,6 @@ class Exchange:
             self.misuse = error
             self.end()
         raise error from None
-
-
-def _ended(body: Body) -> bool:
-    """Whether it is known that nothing more can be read."""
-    return getattr(body, "ended", False)
 
 
 def status_of(message: Message) -> int:

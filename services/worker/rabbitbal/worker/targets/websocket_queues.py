@@ -6,7 +6,7 @@ from collections import deque
 
 from websockets.frames import Frame, Opcode
 
-from rabbitbal.worker.targets.contract import Answer
+from rabbitbal.worker.targets.contract import Answer, BadResponse
 from rabbitbal.worker.targets.lifespan import Message
 
 # An inbox takes one message more while it has fewer than these.
@@ -148,7 +148,8 @@ class Outbox:
                 self._size -= len(chunk)
                 self.written += len(chunk)
                 self._moved.set()
-        except OSError as error:
-            self.stop(error)
+        except (OSError, BadResponse) as error:
+            # The answer was ended while this was waiting to leave.
+            self.stop(error if isinstance(error, OSError) else ConnectionResetError(str(error)))
         finally:
             self._writing = None
