@@ -40,7 +40,9 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
         variable(field.name)
         for settings in (EdgeSettings, WorkerSettings, TapSettings, TopologySettings)
         for field in dataclasses.fields(settings)
-    } | set(re.findall(r"RABBITBAL_\w+", (ROOT / "docker-compose.yml").read_text()))
+    }
+    for compose in (ROOT / "docker-compose.yml", *(ROOT / "compose").glob("*.yml")):
+        known |= set(re.findall(r"RABBITBAL_\w+", compose.read_text()))
     assert set(re.findall(r"`(RABBITBAL_[A-Z_]+)`", BEHAVIOR)) - known == set()
 
 

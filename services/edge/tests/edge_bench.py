@@ -143,6 +143,10 @@ class Bench:
     def cancels(self) -> list[str]:
         return [sent.key for sent in self.broker.told(Kind.CANCEL)]
 
+    def cancelled(self) -> list[tuple[str, int]]:
+        """Workers and attempts."""
+        return [(sent.key, sent.envelope.attempt) for sent in self.broker.told(Kind.CANCEL)]
+
     def assert_forgotten(self) -> None:
         """Nothing of any request is in memory."""
         assert len(self.pending) == 0

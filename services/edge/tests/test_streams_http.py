@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-import uvloop
 
 from rabbitbal.wire.envelope import Kind
 from rabbitbal.wire.flow import CHUNK, FIRST_WINDOW, cost
@@ -21,18 +20,12 @@ def declared(length: int, body: bytes = b"") -> Response:
     return Response(200, [(b"Content-Length", b"%d" % length)], body)
 
 
-@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """The service runs on the second."""
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
 @pytest.fixture
 async def edge() -> AsyncIterator[Deployment]:
     async with deployed(LIMITS) as deployment:
         deployment.backend.answer = lambda request: None
         yield deployment
+        deployment.hang_up()
         await until(lambda: not len(deployment.pending))
         assert (deployment.pending._bytes, deployment.pending.prober._watches) == (0, {})
 

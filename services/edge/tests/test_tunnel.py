@@ -1,15 +1,14 @@
 """Upgrades on a real socket: bytes both ways once a worker said 101, and ordinary HTTP where none did."""
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-import uvloop
 
 from rabbitbal.edge import relay
+from rabbitbal.runtime.frames import GOING_AWAY
 from rabbitbal.wire.envelope import Kind
 from rabbitbal.wire.fields import first
-from rabbitbal.wire.flow import OVERHEAD
+from rabbitbal.wire.flow import FIRST_WINDOW, OVERHEAD
 from rabbitbal.wire.message import Response
 from rabbitbal.wire.reasons import Reason
 from tests.edge_deployment import GET, LIMITS, MIB, Conversation, Deployment, deployed, until
@@ -19,18 +18,14 @@ UPGRADE = b"GET /chat HTTP/1.1\r\n" + FIELDS + b"\r\n"
 SWITCHED = Response(101, [(b"Sec-WebSocket-Accept", b"y")])
 
 
-@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """The service runs on the second."""
-    policy: asyncio.AbstractEventLoopPolicy = request.param()
-    return policy
-
-
 @pytest.fixture
-async def edge() -> AsyncIterator[Deployment]:
+async def edge(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Deployment]:
+    # Who leaves without a word is not waited for at the end of each test.
+    monkeypatch.setattr(relay, "FAREWELL", 0.02)
     async with deployed(LIMITS) as deployment:
         deployment.backend.answer = lambda request: None
         yield deployment
+        deployment.hang_up()
         await until(lambda: not len(deployment.pending))
         assert (deployment.pending._bytes, deployment.pending.prober._watches) == (0, {})
 
@@ -107,14 +102,18 @@ async def test_a_worker_that_does_not_read_stops_the_client(edge: Deployment) ->
 async def test_a_large_answer_goes_through_a_tunnel(edge: Deployment) -> None:
     """Within the credit that is granted as the client reads."""
     conversation = await switched(edge)
-    credit, sequence, cost = 64 * 1024, 0, 32_000 + OVERHEAD
-    for _ in range(100):
-        while (sequence + 1) * cost > credit:
-            await until(lambda: [e for e, _ in edge.backend.told(Kind.CREDIT) if (e.credit or 0) > credit])  # noqa: B023
-            credit = max(envelope.credit or 0 for envelope, _ in edge.backend.told(Kind.CREDIT))
-        sequence += 1
+    credit, cost = FIRST_WINDOW, 32_000 + OVERHEAD
+    for sequence in range(1, 101):
+        while sequence * cost > credit:
+            known = credit
+            await until(lambda: max(granted(edge), default=0) > known)  # noqa: B023 - used up before the next turn
+            credit = max(granted(edge))
         edge.backend.piece(sequence, b"%05d" % sequence * 6400)
         assert await conversation.read(32_000) == b"%05d" % sequence * 6400
+
+
+def granted(edge: Deployment) -> list[int]:
+    return [envelope.credit or 0 for envelope, _ in edge.backend.told(Kind.CREDIT)]
 
 
 # --- endings
@@ -144,12 +143,14 @@ async def test_the_client_ends_its_direction(edge: Deployment) -> None:
     assert await conversation.to_end() == b"bye"
 
 
-async def test_a_client_that_hangs_up_is_told_by_the_end_of_its_bytes(edge: Deployment) -> None:
+async def test_a_client_that_hangs_up_is_told_by_the_end_of_its_bytes(
+    edge: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The application may say its last in peace: it is not cancelled then."""
+    monkeypatch.setattr(relay, "FAREWELL", 20.0)
     conversation = await switched(edge)
     conversation.hang_up()
     await until(lambda: edge.backend.upload_ended)
-    await until(lambda: not edge.server.server_state.connections)
     assert len(edge.pending) == 1
     edge.backend.piece(1, b"to nobody")
     edge.backend.piece(2, b"", more=False)
@@ -157,10 +158,7 @@ async def test_a_client_that_hangs_up_is_told_by_the_end_of_its_bytes(edge: Depl
     assert edge.backend.told(Kind.CANCEL) == []
 
 
-async def test_an_application_that_does_not_notice_is_cancelled(
-    edge: Deployment, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(relay, "FAREWELL", 0.02)
+async def test_an_application_that_does_not_notice_is_cancelled(edge: Deployment) -> None:
     conversation = await switched(edge)
     conversation.hang_up()
     await until(lambda: edge.backend.told(Kind.CANCEL))
@@ -180,14 +178,29 @@ async def test_a_broken_tunnel_is_closed(edge: Deployment, how: str) -> None:
     await until(lambda: [event.reason for event in edge.backend.ended] == [expected])
 
 
-async def test_a_server_that_goes_down_closes_its_tunnels(edge: Deployment) -> None:
-    """They have no end of their own; their workers hear of it as of a client's leaving."""
+async def test_a_server_that_goes_down_closes_its_websockets(edge: Deployment) -> None:
+    """With 1001, between two frames, and with nothing behind it. The client's answer reaches the application."""
+    conversation = await switched(edge, first=b"\x81\x03o")
+    for connection in list(edge.server.server_state.connections):
+        connection.shutdown()
+    edge.backend.piece(1, b"ne\x81\x03two")
+    assert await conversation.reader.readexactly(9) == b"\x81\x03one" + GOING_AWAY
+    conversation.send(b"bye")
+    await until(lambda: edge.backend.uploaded == b"bye")
+    edge.backend.piece(2, b"", more=False)
+    assert await conversation.to_end() == b""
+    await until(lambda: not edge.server.server_state.tasks)
+
+
+async def test_a_server_that_goes_down_waits_no_longer_than_it_must(
+    edge: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a client that does not answer, and a worker that says nothing."""
+    monkeypatch.setattr(relay, "PATIENCE", 0.02)
     conversation = await switched(edge)
     for connection in list(edge.server.server_state.connections):
         connection.shutdown()
-    assert await conversation.to_end() == b""
-    await until(lambda: edge.backend.upload_ended)
-    edge.backend.piece(1, b"", more=False)
+    assert await conversation.to_end() == GOING_AWAY
     await until(lambda: not edge.server.server_state.tasks)
 
 

@@ -28,6 +28,7 @@ async def edge() -> AsyncIterator[Deployment]:
     async with deployed(SETTINGS) as deployment:
         deployment.backend.answer = lambda request: None
         yield deployment
+        deployment.hang_up()
         await until(lambda: not len(deployment.pending))
         assert (deployment.pending._bytes, deployment.pending.prober._watches) == (0, {})
         assert deployment.app._spools._left == SETTINGS.spool_total
@@ -225,7 +226,7 @@ async def test_an_upload_is_repeated_from_its_start(edge: Deployment) -> None:
     conversation.send(DATA[MIB // 2 :])
     await until(lambda: edge.backend.upload_ended)
     assert edge.backend.requests[1].body + edge.backend.uploaded == DATA
-    assert [envelope.sequence for envelope, _ in edge.backend.told(Kind.BODY)][0] == 1
+    assert edge.backend.told(Kind.BODY)[0][0].sequence == 1
     edge.backend.reply(1, Response(200))
     assert (await conversation.answer()).status == 200
 
@@ -236,3 +237,18 @@ async def test_an_upload_without_room_is_refused(edge: Deployment) -> None:
     conversation = await edge.connect()
     conversation.send(PUT % MIB + b"\r\n" + DATA[: MIB // 2])
     assert said(await conversation.answer()) == (503, b"overloaded")
+
+
+async def test_garbage_in_an_upload_ends_it(edge: Deployment) -> None:
+    """400 in its place; an answer of the worker would come behind that."""
+    conversation = await edge.connect()
+    conversation.send(CHUNKED + chunk(b"a" * CHUNK))
+    await published(edge)
+    edge.backend.claim()
+    conversation.send(b"not a size\r\n")
+    assert said(await conversation.answer()) == (400, b"bad-request")
+    assert await conversation.at_end()
+    edge.backend.reply(0, Response(200))
+    await until(lambda: not edge.server.server_state.tasks)
+    assert edge.pending.endings == {"client-gone": 1}
+    assert not edge.backend.upload_ended

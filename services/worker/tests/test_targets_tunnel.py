@@ -12,10 +12,10 @@ from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.uri import parse_uri
 
+from rabbitbal.runtime.frames import Frames
 from rabbitbal.wire.message import Request, Response
 from rabbitbal.worker.targets import BadResponse
 from rabbitbal.worker.targets import tunnel as tunnel_module
-from rabbitbal.worker.targets.frames import Frames
 from rabbitbal.worker.targets.upstream import UpstreamTarget
 from tests.harness import Pieces, Recorder, until
 from tests.upstreams import Connection, Forwarding, Script, serve, target_of

@@ -150,7 +150,7 @@ class Pending:
             if ticket.inlet is not None and ticket.streaming is not None:
                 # Nobody will close it.
                 self._forget(ticket)
-                self._cancel(ticket.envelope.correlation_id, ticket.streaming[0])
+                self._cancel(ticket.envelope.correlation_id, *ticket.streaming)
             raise
         finally:
             timer.cancel()
@@ -170,7 +170,7 @@ class Pending:
         self._forget(ticket)
         self.count(reason)
         if not ticket.inlet.ended:
-            self._cancel(ticket.envelope.correlation_id, ticket.streaming[0])
+            self._cancel(ticket.envelope.correlation_id, *ticket.streaming)
         total = asyncio.get_running_loop().time() - ticket.started
         self._announce(ticket, reason, total, ending.response.status, size)
 
@@ -302,7 +302,7 @@ class Pending:
         elif envelope.kind is Kind.BODY:
             if ticket is None or ticket.inlet is None or ticket.streaming != (envelope.app_id, envelope.attempt):
                 # Whoever sends it will run dry of credit; a cancel spares him the wait.
-                self._cancel(envelope.correlation_id, envelope.app_id)
+                self._cancel(envelope.correlation_id, envelope.app_id, envelope.attempt)
                 return
             more = bool(envelope.more)
             ticket.inlet.receive(envelope.sequence, payload, more=more, reason=envelope.reason)
@@ -316,12 +316,12 @@ class Pending:
     def _claimed(self, ticket: Ticket | None, envelope: Envelope) -> None:
         if ticket is None or ticket.settled:
             if ticket is None or ticket.streaming != (envelope.app_id, envelope.attempt):
-                self._cancel(envelope.correlation_id, envelope.app_id)
-        elif envelope.attempt != ticket.attempt:
-            if ticket.order.source is not None:
-                # It waits for a body that another attempt will get.
-                self._break_off(ticket, envelope.app_id, envelope.attempt, 1)
-        elif ticket.claimed_by is None:
+                self._cancel(envelope.correlation_id, envelope.app_id, envelope.attempt)
+        elif ticket.order.source is not None and (ticket.claimed_by or envelope.attempt != ticket.attempt):
+            # It waits for a body that another one gets. (One that says it twice is known.)
+            if (ticket.claimed_by, ticket.attempt) != (envelope.app_id, envelope.attempt):
+                self._cancel(envelope.correlation_id, envelope.app_id, envelope.attempt)
+        elif envelope.attempt == ticket.attempt and ticket.claimed_by is None:
             ticket.claimed_by = envelope.app_id
             ticket.ever_claimed = True
             self._watch(ticket, envelope.app_id)
@@ -329,10 +329,15 @@ class Pending:
                 self._feed(ticket, ticket.order.source, envelope.credit or 0)
 
     def _answered(self, ticket: Ticket | None, envelope: Envelope, payload: bytes) -> None:
+        worker = envelope.app_id
         if ticket is None or ticket.settled:
             log.debug("edge.late_response", id=envelope.correlation_id, worker=envelope.app_id)
-            if envelope.more:
-                self._cancel(envelope.correlation_id, envelope.app_id)
+            if ticket is not None and ticket.inlet is not None and ticket.streaming == (worker, envelope.attempt):
+                # The head again, as its confirm was lost; or, once it could not go on, an error in its place.
+                if envelope.reason is not None:
+                    ticket.inlet.fail(Broken(f"ended by {envelope.reason}", envelope.reason))
+            elif envelope.more:
+                self._cancel(envelope.correlation_id, envelope.app_id, envelope.attempt)
             return
         if envelope.reason is Reason.WORKER_LOST and envelope.attempt != ticket.attempt:
             # That attempt was broken off, and there is another.
@@ -349,7 +354,7 @@ class Pending:
         except WireError:
             ticket.settle(Reason.BAD_RESPONSE, None, envelope)
             if more:
-                self._cancel(envelope.correlation_id, envelope.app_id)
+                self._cancel(envelope.correlation_id, envelope.app_id, envelope.attempt)
             raise
         if ticket.outlet is not None and (ticket.claimed_by, ticket.attempt) != (envelope.app_id, envelope.attempt):
             self._leave(ticket)
@@ -440,21 +445,15 @@ class Pending:
 
     def _leave(self, ticket: Ticket) -> None:
         if ticket.outlet is not None and ticket.claimed_by is not None:
-            ticket.forsaken = (ticket.claimed_by, ticket.attempt, ticket.outlet.next)
+            ticket.forsaken = (ticket.claimed_by, ticket.attempt)
         self._feed_no_more(ticket)
 
     def _forsake(self, ticket: Ticket) -> None:
         """Tell the worker of the attempt before that it waits for its body in vain. It may be there still: not it was
         lost, but a piece on its way, or our connection."""
         if ticket.forsaken is not None:
-            self._break_off(ticket, *ticket.forsaken)
+            self._cancel(ticket.envelope.correlation_id, *ticket.forsaken)
             ticket.forsaken = None
-
-    def _break_off(self, ticket: Ticket, worker: str, attempt: int, sequence: int) -> None:
-        # Not by a cancel: that is for the request, and this worker may be given the next attempt, too.
-        about = Envelope(Kind.BODY, ticket.envelope.correlation_id, self._edge, attempt=attempt)
-        last = replace(about, sequence=sequence, more=False, reason=Reason.WORKER_LOST)
-        self._tell(topology.STREAMS, worker, last, b"")
 
     async def _piece(self, worker: str, envelope: Envelope, piece: bytes) -> None:
         """One message to a worker's own queue. Raises Disconnected where it cannot be known to have arrived."""
@@ -541,10 +540,10 @@ class Pending:
             if reply is None:
                 self._announce(ticket, reason, total, status_of(reason), 0)
                 if ticket.claimed_by is not None:
-                    self._cancel(ticket.envelope.correlation_id, ticket.claimed_by)
+                    self._cancel(ticket.envelope.correlation_id, ticket.claimed_by, ticket.attempt)
                 elif reason is Reason.CLIENT_GONE and ticket.sent:
                     # Whoever has it, or will have it.
-                    self._cancel(ticket.envelope.correlation_id, topology.EVERY_WORKER)
+                    self._cancel(ticket.envelope.correlation_id, topology.EVERY_WORKER, ticket.attempt)
         assert response is not None  # noqa: S101 - settle() gives a reason or a response
         worker = reply.app_id if reply else None
         return Ending(response, reason, worker, ticket.attempt, total, app, stream)
@@ -577,8 +576,9 @@ class Pending:
             head = encode_request(without_body(request))
         self._tell(topology.EVENTS, f"ended.{self._edge}", event, head)
 
-    def _cancel(self, correlation_id: str, worker: str) -> None:
-        envelope = Envelope(kind=Kind.CANCEL, correlation_id=correlation_id, app_id=self._edge)
+    def _cancel(self, correlation_id: str, worker: str, attempt: int) -> None:
+        """Of this attempt and those before: the next one may be on the same worker."""
+        envelope = Envelope(kind=Kind.CANCEL, correlation_id=correlation_id, app_id=self._edge, attempt=attempt)
         self._tell(topology.STREAMS, worker, envelope, b"")
 
     def _tell(self, exchange: str, key: str, envelope: Envelope, body: bytes) -> None:

@@ -27,6 +27,8 @@ TARGET = "rabbitbal.target"
 CONNECTION = "rabbitbal.connection"
 CYCLE = "rabbitbal.cycle"
 UPGRADE = "rabbitbal.upgrade"
+# What says where a request's body ends (RFC 9112 §6.3).
+FRAMING = (b"content-length", b"transfer-encoding")
 # Our own endpoints; every other target is for the workers.
 RESERVED = b"/_rabbitbal/"
 
@@ -64,6 +66,10 @@ class EdgeProtocol(HttpToolsProtocol):
     _refusal: Reason | None = None
     # What a client that asked for an upgrade has sent behind its request; it should have waited for the answer.
     _early: bytes | None = None
+    # The message being parsed asks for an upgrade that it does not get.
+    _ignored = False
+    # The parser is new, and reads again how the body is framed of a message whose head the one before it has read.
+    _resuming = False
     _deaf = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -98,8 +104,8 @@ class EdgeProtocol(HttpToolsProtocol):
             if self.scope.get(UPGRADE) is not None:
                 self._early = rest
                 self.cycle.keep_alive = False
-            elif rest:
-                self.data_received(rest)
+            else:
+                self._go_on(rest)
         except httptools.HttpParserError:
             self.send_400_response("")
             return
@@ -107,19 +113,37 @@ class EdgeProtocol(HttpToolsProtocol):
             self._refusal = Reason.HEADER_TOO_LARGE
             self.send_400_response("")
 
+    def _go_on(self, rest: bytes) -> None:
+        """Read a request as an ordinary one, though it asks for another protocol (RFC 9110 §7.8). The parser
+        takes it to end with its head, body or not; the body would be read as the next request."""
+        framing = [field for field in self.headers if field[0] in FRAMING]
+        self.parser = httptools.HttpRequestParser(self)
+        # As uvicorn has it.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._ignored, self._resuming = False, True
+        self.data_received(b"".join([b"POST / HTTP/1.1\r\n", *(b"%s: %s\r\n" % field for field in framing), b"\r\n"]))
+        if rest and not self.transport.is_closing():
+            self.data_received(rest)
+
     def on_message_begin(self) -> None:
+        if self._resuming:
+            return
         super().on_message_begin()
         self._head_size = self._unreported = 0
         self._in_trailer = False
 
     def on_url(self, url: bytes) -> None:
         self._unreported = 0
+        if self._resuming:
+            return
         super().on_url(url)
         if len(self.url) > self.target_limit:
             self._refuse(Reason.TARGET_TOO_LONG)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._unreported = 0
+        if self._resuming:
+            return
         self._head_size += len(name) + len(value) + 4
         if self._head_size > self.header_limit:
             self._refuse(Reason.HEADER_TOO_LARGE)
@@ -130,12 +154,16 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unreported = 0
+        if self._resuming:
+            self._resuming = False
+            return
         self._in_trailer = True
         # The target as it came: uvicorn's raw_path and query_string lose the "?" of an empty query.
         extension: dict[str, Any] = self.scope  # type: ignore[assignment]
         extension[TARGET] = self.url
         extension[CONNECTION] = self
         extension[UPGRADE] = self._wanted()
+        self._ignored = self.parser.should_upgrade() and extension[UPGRADE] is None
         # uvicorn takes paths apart for frameworks, and fails on an absolute target without one.
         if not self.url.startswith(RESERVED):
             self.url = b"/"
@@ -148,13 +176,14 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._unreported = 0
-        super().on_message_complete()
+        if not self._ignored:
+            super().on_message_complete()
 
     def _wanted(self) -> str | None:
         """RFC 6455 §4.1: a GET of HTTP/1.1 or later, without a body."""
         if self._get_upgrade() != b"websocket" or self.parser.get_method() != b"GET":
             return None
-        framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        framed = any(name in FRAMING for name, _ in self.headers)
         return None if framed or self.parser.get_http_version() != "1.1" else "websocket"
 
     def switch(self, fields: Fields) -> Tunnel:
@@ -209,7 +238,13 @@ class EdgeProtocol(HttpToolsProtocol):
         unanswered = cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline
         if cycle is None or cycle.response_complete or unanswered:
             self.transport.write(_raw(response))
-        self.farewell()
+            if unanswered:
+                # What runs for it has nobody left to answer.
+                cycle.disconnected = True
+                cycle.message_event.set()
+            self.farewell()
+        else:
+            self.transport.close()
 
 
 def unframe(cycle: RequestResponseCycle) -> None:

@@ -9,7 +9,7 @@ import structlog
 from rabbitbal.edge.pending import Pending
 from rabbitbal.edge.protocol import CYCLE, EdgeProtocol, unframe
 from rabbitbal.edge.ticket import Ending, Source, Ticket
-from rabbitbal.edge.tunnel import Tunnel, TunnelBody
+from rabbitbal.edge.tunnel import Parting, Tunnel, TunnelBody
 from rabbitbal.runtime.streams import Broken
 from rabbitbal.wire.fields import Fields, content_length
 from rabbitbal.wire.reasons import Reason
@@ -18,6 +18,8 @@ log = structlog.get_logger()
 
 # Seconds that an application gets to notice that its WebSocket is gone, and to clean up, before it is cancelled.
 FAREWELL = 10.0
+# Seconds that a client and its application get to close a WebSocket when the edge leaves.
+PATIENCE = 5.0
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -101,12 +103,14 @@ class Relay:
         loop = asyncio.get_running_loop()
         tunnel.gone = lambda: loop.call_later(FAREWELL, self._ticket.client_left)
         source.attach(tunnel)
+        parting = Parting(tunnel, lambda: loop.call_later(PATIENCE, self._ticket.client_left))
+        tunnel.leave = parting.begin
         try:
             piece = self._ending.response.body
             while True:
                 if piece:
                     self._size += len(piece)
-                    await tunnel.write(piece)
+                    await parting.write(piece)
                 piece = await self._ticket.read()
                 if not piece:
                     break

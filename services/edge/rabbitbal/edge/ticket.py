@@ -101,7 +101,7 @@ class Ticket:
         self.outlet: Outlet | None = None
         self.pump: asyncio.Task[None] | None = None
         # The worker, attempt and next piece of a body that goes to another attempt now.
-        self.forsaken: tuple[str, int, int] | None = None
+        self.forsaken: tuple[str, int] | None = None
         # The response's body, and the worker and attempt that it comes from.
         self.inlet: Inlet | None = None
         self.streaming: tuple[str, int] | None = None

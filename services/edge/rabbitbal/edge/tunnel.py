@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+from rabbitbal.runtime.frames import GOING_AWAY, Frames
+
 READ_AHEAD = 64 * 1024
 
 
@@ -18,6 +20,7 @@ class Tunnel(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self.gone: Callable[[], object] = lambda: None
+        """Called when the client has said its last."""
         self.leave: Callable[[], None] = self.close
         transport.resume_reading()
 
@@ -32,7 +35,8 @@ class Tunnel(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._ended = True
         self._arrived.set()
-        # The other direction stays open.
+        self.gone()
+        # The other direction stays open: the peer may have its last to say.
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -69,11 +73,44 @@ class Tunnel(asyncio.Protocol):
 
     async def write(self, data: bytes) -> None:
         await self._writable.wait()
+        self.send(data)
+
+    def send(self, data: bytes) -> None:
         if not self._transport.is_closing():
             self._transport.write(data)
 
     def close(self) -> None:
         self._transport.close()
+
+
+class Parting:
+    """What goes out through a tunnel, and the goodbye when the edge leaves: a Close between two frames, and nothing
+    behind it. ``parted`` is called then; the client's answer to it goes to the application as all that it sends."""
+
+    def __init__(self, tunnel: Tunnel, parted: Callable[[], object]) -> None:
+        self._tunnel = tunnel
+        self._parted = parted
+        self._frames = Frames()
+        self._leaving = False
+        self._said = False
+
+    def begin(self) -> None:
+        if not self._leaving:
+            self._leaving = True
+            self._part()
+
+    async def write(self, data: bytes) -> None:
+        if not self._said:
+            size = self._frames.follow(data, all_of_it=not self._leaving)
+            await self._tunnel.write(data[:size])
+            self._part()
+
+    def _part(self) -> None:
+        if self._leaving and not self._said and self._frames.between:
+            self._said = True
+            if not self._frames.closed:
+                self._tunnel.send(GOING_AWAY)
+            self._parted()
 
 
 class TunnelBody:

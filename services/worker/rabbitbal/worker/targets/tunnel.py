@@ -2,17 +2,13 @@
 
 import asyncio
 
+from rabbitbal.runtime.frames import GOING_AWAY, Frames
 from rabbitbal.worker.targets.contract import Answer, Body
-from rabbitbal.worker.targets.frames import Frames
 from rabbitbal.worker.targets.network import Lost, Wire
 from rabbitbal.worker.targets.pairing import end
 
 # Seconds that the upstream has for its own end, once the client's has come or a Close frame was sent in its name.
 CLOSING = 5.0
-
-# RFC 6455 §7.4.1: "1001 indicates that an endpoint is "going away", such as a server going down". A Close frame of two
-# bytes; those of servers are not masked (§5.1).
-GOING_AWAY = b"\x88\x02" + (1001).to_bytes(2, "big")
 
 
 class Tunnel:

@@ -1,6 +1,9 @@
 """Where the frames of a WebSocket begin and end (RFC 6455 §5.2). Nothing is decoded, and nothing is kept."""
 
 CLOSE = 0x8
+# RFC 6455 §7.4.1: "1001 indicates that an endpoint is "going away", such as a server going down". A Close frame of two
+# bytes, not masked, as a server sends it.
+GOING_AWAY = b"\x88\x02" + (1001).to_bytes(2, "big")
 
 
 class Frames:
