@@ -272,6 +272,26 @@ async def test_an_edge_that_is_gone_ends_what_runs_for_it(bench: Bench, monkeypa
 # --- uploads
 
 
+@pytest.mark.parametrize("upload", [True, False])
+async def test_a_run_with_a_body_in_pieces_is_claimed_again_and_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, upload: bool
+) -> None:
+    """Its edge may have given it up while it could tell nobody; one that knows nothing of it answers with a cancel."""
+    monkeypatch.setattr(run, "REMIND_AFTER", 0.005)
+    if upload:
+        task = bench.deliver(body=UPLOAD, more=True)
+        await bench.running()
+    else:
+        task, _ = await bench.streaming(b"one")
+    await until(lambda: len(bench.broker.of(Kind.CLAIM)) >= 3)
+    bench.tell(Kind.CANCEL)
+    await done(task)
+    assert bench.settled() == ["ack"]
+    assert bench.left_over() == []
+    claims = len(bench.broker.of(Kind.CLAIM))
+    assert await still(lambda: len(bench.broker.of(Kind.CLAIM)) == claims)
+
+
 async def test_an_upload_is_claimed_with_credit_before_it_is_run(bench: Bench) -> None:
     """The edge learns where to send the rest; what was never claimed never started."""
     bench.broker.held[Kind.CLAIM] = asyncio.Event()

@@ -52,6 +52,8 @@ log = structlog.get_logger()
 
 # Seconds of streaming after which a run leaves its slot, and between attempts to.
 DETACH_AFTER = 1.0
+# Seconds between claims of a run with a body in pieces.
+REMIND_AFTER = 10.0
 # Seconds for the end of a stream that is broken off.
 LAST_WORDS = 1.0
 
@@ -172,6 +174,7 @@ class Run:
                 await (self.delivery.ack() if verdict is Verdict.UNROUTABLE else self.delivery.requeue())
                 return
             self._watch()
+            self._later(REMIND_AFTER, self._remind)
         else:
             self._bound()
         reason = await self._call()
@@ -231,6 +234,11 @@ class Run:
 
         self._means.spawn(claim())
 
+    def _remind(self) -> None:
+        """Claim it again: an edge that was cut off when it gave this request up could tell nobody, and cancels it now."""
+        self._claim()
+        self._later(REMIND_AFTER, self._remind)
+
     # --- the way out of the answer
 
     async def head(self, response: Response, *, more: bool) -> None:
@@ -246,6 +254,7 @@ class Run:
             raise ConnectionResetError("the head could not be sent")
         self.streaming = True
         self._watch()
+        self._later(REMIND_AFTER, self._remind)
         if self._means.stream_limit is not None:
             self.limit(self._means.stream_limit)
         if self._means.target.detachable:
@@ -336,7 +345,10 @@ class Run:
             self._means.prober.watch(self.envelope.app_id)
 
     def _later(self, delay: float, action: Callable[..., None], *args: object) -> None:
-        self._timers.append(asyncio.get_running_loop().call_later(delay, action, *args))
+        loop = asyncio.get_running_loop()
+        # A run may last for days.
+        self._timers = [timer for timer in self._timers if timer.when() > loop.time()]
+        self._timers.append(loop.call_later(delay, action, *args))
 
     def _no_timers(self) -> None:
         for timer in self._timers:
