@@ -14,7 +14,7 @@ from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.flow import CHUNK, FIRST_WINDOW, WINDOW, cost
 from rabbitbal.wire.message import Response, encode_response
 from rabbitbal.wire.reasons import Reason
-from tests.edge_bench import CUT, HEAD, ORDER, Streams, broken, ended, read, turns, until
+from tests.edge_bench import CUT, HEAD, ORDER, Client, Streams, broken, ended, read, turns, until, uploaded
 
 
 @pytest.fixture
@@ -196,4 +196,24 @@ async def test_a_head_that_nothing_can_follow_is_a_bad_response(
         bench.reply(Kind.RESPONSE, payload=payload, more=True)
     assert (await ended(task)).reason is Reason.BAD_RESPONSE
     assert bench.cancels() == ["worker-1"]
+    bench.assert_forgotten()
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["taken", "not taken"])
+async def test_a_client_that_stops_in_its_body_does_not_keep_a_stream_for_ever(bench: Streams, taken: bool) -> None:
+    """The answer has begun, and the worker waits for more. One that takes no more waits for nothing."""
+    client = Client()
+    task = await bench.started(await uploaded(client, timeout=0.05))
+    bench.reply(Kind.CLAIM, credit=1 << 40 if taken else 0)
+    bench.head()
+    ending = await ended(task)
+    if taken:
+        assert await broken(ending) is Reason.CLIENT_GONE
+        bench.pending.close(ending, Reason.CLIENT_GONE, 0)
+    else:
+        client.send(b"more")
+        bench.piece(1, b"", more=False)
+        assert await read(ending) == b""
+        bench.pending.close(ending, None, 0)
+    await turns()
     bench.assert_forgotten()

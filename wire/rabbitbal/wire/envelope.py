@@ -4,6 +4,7 @@ docs/wire-format.md is the specification. Whatever comes off the broker is check
 with it.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -95,6 +96,9 @@ _MOST = 1 << 63
 
 WEBSOCKET = "websocket"
 
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_REPLY_TO = re.compile(r"response\.[A-Za-z0-9_-]{1,64}")
+
 _NEEDED: dict[Kind, tuple[str, ...]] = {
     Kind.REQUEST: ("deadline", "repeatable", "route"),
     Kind.BODY: ("sequence", "more"),
@@ -162,8 +166,9 @@ def parse_envelope(
     for name in _NEEDED.get(known, ()):
         if name not in found:
             raise WireError(f"a {known} must have the header {name}")
-    if known is Kind.REQUEST and not reply_to:
-        raise WireError("a request must have reply_to")
+    if known is Kind.REQUEST and not (reply_to and _REPLY_TO.fullmatch(reply_to) and _ID.fullmatch(app_id)):
+        # Whoever answers publishes to these keys, and the broker closes the channel of one who may not.
+        raise WireError("a request must have a reply_to like response.<edge id>, and an edge's id for app_id")
     if found.get("upgrade", WEBSOCKET) != WEBSOCKET:
         raise WireError(f"upgrade {_shown(found['upgrade'])} is not known")
     return Envelope(known, correlation_id, app_id, reply_to, None, attempt, **found)

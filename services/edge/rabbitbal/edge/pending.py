@@ -187,11 +187,17 @@ class Pending:
 
     def _due(self, ticket: Ticket) -> None:
         loop = asyncio.get_running_loop()
-        if ticket.settled:
+        if ticket.settled and not ticket.uploading:
             return
         if loop.time() < ticket.deadline:
             # An upload has moved it.
             loop.call_at(ticket.deadline, self._due, ticket)
+        elif ticket.inlet is not None:
+            # The answer has begun while the client still sends, and now it sends nothing that would be taken.
+            if ticket.outlet is not None and not ticket.outlet.blocked:
+                ticket.inlet.fail(Broken("the client stopped in the middle of its body", Reason.CLIENT_GONE))
+            else:
+                loop.call_later(ticket.order.timeout, self._due, ticket)
         else:
             ticket.settle(Reason.WORKER_TIMEOUT if ticket.claimed_by else Reason.QUEUE_TIMEOUT)
 
@@ -479,6 +485,10 @@ class Pending:
                 ticket.granting = asyncio.get_running_loop().create_task(self._grant(ticket))
 
         ticket.inlet = Inlet(grant, FIRST_WINDOW)
+        if ticket.uploading:
+            loop = asyncio.get_running_loop()
+            ticket.deadline = loop.time() + ticket.order.timeout
+            loop.call_at(ticket.deadline, self._due, ticket)
         ticket.streaming = (envelope.app_id, envelope.attempt)
         self._watch(ticket, envelope.app_id)
         # Where there is no memory for a wide window the first one stays; it is within what `max_pending` allows for.

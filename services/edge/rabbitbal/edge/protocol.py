@@ -241,6 +241,7 @@ class EdgeProtocol(HttpToolsProtocol):
             if unanswered:
                 # What runs for it has nobody left to answer.
                 cycle.disconnected = True
+                cycle.waiting_for_100_continue = False
                 cycle.message_event.set()
             self.farewell()
         else:

@@ -1,6 +1,7 @@
 """A response whose body comes in pieces, on its way to the client."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ log = structlog.get_logger()
 
 # Seconds that an application gets to notice that its WebSocket is gone, and to clean up, before it is cancelled.
 FAREWELL = 10.0
+# Seconds for the end of a stream whose client has all that was declared.
+AFTERMATH = 10.0
 # Seconds that a client and its application get to close a WebSocket when the edge leaves.
 PATIENCE = 5.0
 
@@ -67,23 +70,7 @@ class Relay:
                 unframe(cycle)
                 fields = [*fields, (b"connection", b"close")]
             await send({"type": "http.response.start", "status": response.status, "headers": fields})
-            piece = response.body
-            while True:
-                if piece:
-                    self._size += len(piece)
-                    if declared is not None and self._size > declared:
-                        raise Broken("the body is longer than declared", Reason.BAD_RESPONSE)
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                    if self._size == declared:
-                        # The client has all of it, and may leave before the worker has said so.
-                        connection.gone = None
-                piece = await self._ticket.read()
-                if not piece:
-                    break
-            if declared is not None and self._size < declared:
-                raise Broken("the body is shorter than declared", Reason.BAD_RESPONSE)
-            if connection.transport.is_closing() and self._size != declared:
-                raise Broken("the client left", Reason.CLIENT_GONE)
+            await self._body(send, declared)
             if unframed:
                 connection.hang_up(cycle, whole=True)
             else:
@@ -93,6 +80,36 @@ class Relay:
             raise
         finally:
             connection.gone = None
+        if declared is not None:
+            await self._aftermath()
+
+    async def _body(self, send: Send, declared: int | None) -> None:
+        """Up to its end, or to the declared length: then the client has all of it, may leave, or send its next request
+        at once, whatever the worker has still to say."""
+        piece = self._ending.response.body
+        while True:
+            if piece:
+                self._size += len(piece)
+                if declared is not None and self._size > declared:
+                    raise Broken("the body is longer than declared", Reason.BAD_RESPONSE)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if self._size == declared:
+                return
+            piece = await self._ticket.read()
+            if not piece:
+                break
+        if declared is not None:
+            raise Broken("the body is shorter than declared", Reason.BAD_RESPONSE)
+        if self._connection.transport.is_closing():
+            raise Broken("the client left", Reason.CLIENT_GONE)
+
+    async def _aftermath(self) -> None:
+        """The worker says that it was all; one that says something else breaks nothing any more. One that says nothing
+        is cancelled."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AFTERMATH):
+                if await self._ticket.read():
+                    raise Broken("the body is longer than declared", Reason.BAD_RESPONSE)
 
     async def _tunnel(self, fields: Fields, source: TunnelBody) -> None:
         if self._connection.transport.is_closing():

@@ -125,6 +125,11 @@ class Ticket:
         """A worker claims a request whose body follows before it starts it, and nobody has."""
         return self.order.source is not None and not self.ever_claimed
 
+    @property
+    def uploading(self) -> bool:
+        """The request's body is still on its way. (What a client sends through a tunnel has no end to wait for.)"""
+        return self.pump is not None and not self.pump.done() and self.order.upgrade is None
+
     def settle(self, reason: Reason | None, response: Response | None = None, reply: Envelope | None = None) -> None:
         if not self.outcome.done():
             self.outcome.set_result((reason, response, reply))

@@ -34,6 +34,11 @@ class Outlet:
         self._flow.grant(credit)
         self._more_credit.set()
 
+    @property
+    def blocked(self) -> bool:
+        """There is no credit for another piece."""
+        return not self._flow.room
+
     async def write(self, data: bytes) -> None:
         """Send in pieces, waiting for credit. Raises what ``send`` raises."""
         view = memoryview(data)

@@ -235,7 +235,7 @@ class Run:
         self._means.spawn(claim())
 
     def _remind(self) -> None:
-        """Claim it again: an edge that was cut off when it gave this request up could tell nobody, and cancels it now."""
+        """Claim it again: an edge that was cut off when it gave this request up told nobody, and cancels it now."""
         self._claim()
         self._later(REMIND_AFTER, self._remind)
 
