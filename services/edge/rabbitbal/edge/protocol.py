@@ -16,7 +16,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from rabbitbal.edge.tunnel import READ_AHEAD, Tunnel
+from rabbitbal.edge.tunnel import LINGER, READ_AHEAD, Tunnel
 from rabbitbal.wire.fields import Fields
 from rabbitbal.wire.message import Response
 from rabbitbal.wire.reasons import Reason, error_response
@@ -31,10 +31,6 @@ UPGRADE = "rabbitbal.upgrade"
 FRAMING = (b"content-length", b"transfer-encoding")
 # Our own endpoints; every other target is for the workers.
 RESERVED = b"/_rabbitbal/"
-
-
-# Seconds that a client gets to stop sending when its answer has come before the end of its request.
-LINGER = 2.0
 
 
 class _Refused(Exception):

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from rabbitbal.runtime.frames import GOING_AWAY, Frames
 
 READ_AHEAD = 64 * 1024
+# Seconds that a client gets to stop sending when the other side has ended.
+LINGER = 2.0
 
 
 class Tunnel(asyncio.Protocol):
@@ -16,6 +18,7 @@ class Tunnel(asyncio.Protocol):
         self._lost = lost
         self._received = bytearray(early)
         self._ended = False
+        self._closing = False
         self._arrived = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -27,12 +30,16 @@ class Tunnel(asyncio.Protocol):
     # --- what the transport calls
 
     def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
         self._received += data
         if len(self._received) >= READ_AHEAD:
             self._transport.pause_reading()
         self._arrived.set()
 
     def eof_received(self) -> bool:
+        if self._closing:
+            return False
         self._ended = True
         self._arrived.set()
         self.gone()
@@ -80,7 +87,16 @@ class Tunnel(asyncio.Protocol):
             self._transport.write(data)
 
     def close(self) -> None:
-        self._transport.close()
+        """Once the client has seen all that was written: closing with bytes unread is a reset, which may destroy it."""
+        if self._closing or self._transport.is_closing():
+            return
+        self._closing = True
+        if self._ended or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        asyncio.get_running_loop().call_later(LINGER, self._transport.close)
 
 
 class Parting:
