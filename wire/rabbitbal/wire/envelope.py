@@ -35,6 +35,27 @@ class Kind(StrEnum):
     PROBE = "probe"
     # edge -> events: a request ended and no worker's response says so.
     ENDED = "ended"
+    # edge, worker, operator -> events: something for the log that belongs to no request. The payload is a JSON object.
+    NOTICE = "notice"
+    # operator -> worker: take no more requests.
+    DRAIN = "drain"
+    # operator -> worker: take requests again.
+    RESUME = "resume"
+
+
+class Leg(StrEnum):
+    """What one copy of a client's request is to the others of its group."""
+
+    # It decides the client's answer, alone or unless the other is faster.
+    PRIMARY = "primary"
+    # One of several, and the first good answer counts.
+    FIRST = "first"
+    # One of several whose answers the client gets together.
+    ALL = "all"
+    # The second try of a request that is late.
+    HEDGE = "hedge"
+    # Its answer is for the tap only.
+    SHADOW = "shadow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +95,18 @@ class Envelope:
     duration: int | None = None
     """Microseconds: of the application (on a response) or of the whole request (on `ended`)."""
     traceparent: str | None = None
+    leg: Leg | None = None
+    """On a request that is one of several copies, and on an `ended` event of one: which."""
+    group: str | None = None
+    """With `leg`: names the client's request that the copies belong to. It is no copy's `correlation_id`."""
+    partition: str | None = None
+    """On a request that must go where others with the same value go: the partition of a sticky pool, in decimal."""
+    digest: str | None = None
+    """On an `ended` event: SHA-256 of the streamed body as the client was sent it, in hexadecimal."""
+    persistent: bool = False
+    """The message survives a restart of the broker in a durable queue. It is a property, and is not read back."""
+    user_id: str | None = None
+    """The broker's user that sends the message; the broker refuses a message with another's name."""
     sent: int | None = None
     """Milliseconds since the Unix epoch, by the sender's clock, at which the message was made."""
     error: str | None = None
@@ -86,6 +119,8 @@ class Envelope:
             value = getattr(self, name)
             if value is not None:
                 sent[name] = value
+        if self.leg is not None:
+            sent["leg"] = self.leg.value
         if self.reason is not None:
             sent["reason"] = self.reason.value
         return sent
@@ -118,6 +153,9 @@ _TYPES: dict[str, type] = {
     "status": int,
     "duration": int,
     "traceparent": str,
+    "group": str,
+    "partition": str,
+    "digest": str,
     "sent": int,
     "error": str,
 }
@@ -163,6 +201,14 @@ def parse_envelope(
             found["reason"] = Reason(reason)
         except ValueError:
             raise WireError(f"reason {_shown(reason)} is not known") from None
+    leg = headers.get("leg")
+    if leg is not None:
+        try:
+            found["leg"] = Leg(leg)
+        except ValueError:
+            raise WireError(f"leg {_shown(leg)} is not known") from None
+        if "group" not in found:
+            raise WireError("a leg must have the header group")
     for name in _NEEDED.get(known, ()):
         if name not in found:
             raise WireError(f"a {known} must have the header {name}")

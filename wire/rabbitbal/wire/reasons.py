@@ -27,6 +27,7 @@ class Reason(StrEnum):
     BAD_RESPONSE = "bad-response"
     BROKER_DOWN = "broker-down"
     CLIENT_GONE = "client-gone"
+    SUPERSEDED = "superseded"
     EDGE_ERROR = "edge-error"
 
 
@@ -46,6 +47,8 @@ _TABLE: dict[Reason, tuple[int, str]] = {
     Reason.BROKER_DOWN: (503, "the message broker cannot be reached"),
     # Never sent, as nobody is there; the number that nginx logs for it.
     Reason.CLIENT_GONE: (499, "the client closed the connection"),
+    # Never sent either: the client has the other copy's answer.
+    Reason.SUPERSEDED: (499, "another copy of the request was answered first"),
     Reason.EDGE_ERROR: (500, "the edge failed; this is a defect of Rabbitbal"),
 }
 

@@ -19,8 +19,17 @@ DEFAULT_POOL = "default"
 DEFAULT_ROUTE = "default"
 
 
-def request_key(route: str) -> str:
-    return f"request.{route}"
+# Partitions of a sticky pool. More workers than these find nothing to own in it.
+PARTITIONS = 32
+
+
+def request_key(key: str) -> str:
+    """Of the requests of a route's key: words of letters, digits, `-` and `_`, joined by dots."""
+    return f"request.{key}"
+
+
+def notice_key(role: str, instance: str) -> str:
+    return f"notice.{role}.{instance}"
 
 
 def response_key(edge: str) -> str:
@@ -50,6 +59,20 @@ def pool_exchange(pool: str) -> str:
     return f"rabbitbal.pool.{pool}"
 
 
+def partition_queue(pool: str, partition: int) -> str:
+    return f"pool.{pool}.{partition}"
+
+
+def sticky_exchange(pool: str) -> str:
+    """Of a sticky pool, between its exchange and its partitions: leads a request by its header `partition`."""
+    return f"rabbitbal.sticky.{pool}"
+
+
+def unpinned_exchange(pool: str) -> str:
+    """Of a sticky pool: takes the requests that belong to no partition, as the alternate of `sticky_exchange`."""
+    return f"rabbitbal.unpinned.{pool}"
+
+
 def edge_queue(edge: str) -> str:
     return f"edge.{edge}"
 
@@ -71,6 +94,7 @@ PRIVATE_QUEUE_ARGUMENTS: dict[str, Any] = {
 class Exchange:
     name: str
     type: str
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,9 +105,12 @@ class Queue:
 
 @dataclass(frozen=True)
 class Binding:
+    """``arguments`` are those that an exchange of type `headers` compares."""
+
     queue: str
     exchange: str
     key: str
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +121,8 @@ class Permissions:
     write: str
     read: str
     topics: dict[str, tuple[str, str]] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    """`monitoring` may look at everything by the HTTP API of the broker."""
 
 
 EXCHANGES = (
@@ -121,6 +150,7 @@ DEAD_QUEUES = (
 FIXED_BINDINGS = (
     Binding(TAP_LOG, RESPONSES, "response.#"),
     Binding(TAP_LOG, EVENTS, "ended.#"),
+    Binding(TAP_LOG, EVENTS, "notice.#"),
     Binding(DEAD_QUEUE, DEAD, ""),
 )
 
@@ -148,20 +178,30 @@ ROLES: dict[str, Permissions] = {
         topics={
             REQUESTS: (r"^request\.", NOTHING),
             RESPONSES: (NOTHING, r"^(response|body)\."),
-            EVENTS: (r"^ended\.", NOTHING),
+            EVENTS: (r"^(ended|notice\.edge)\.", NOTHING),
         },
     ),
     "worker": Permissions(
         configure=r"^worker\..+$",
-        write=r"^(rabbitbal\.(responses|dead)|worker\..+)$",
+        write=r"^(rabbitbal\.(responses|events|dead)|worker\..+)$",
         read=r"^(rabbitbal\.streams|pool\..+|worker\..+)$",
-        topics={RESPONSES: (r"^(response|body)\.", NOTHING)},
+        topics={RESPONSES: (r"^(response|body)\.", NOTHING), EVENTS: (r"^notice\.worker\.", NOTHING)},
     ),
     "tap": Permissions(
         configure=NOTHING,
         write=r"^rabbitbal\.events$",
         read=r"^tap\..+$",
         topics={EVENTS: (r"^tap\.", NOTHING)},
+    ),
+    "operator": Permissions(
+        configure=NOTHING,
+        write=r"^rabbitbal\.(pool\.[^.]+|streams|events)$",
+        read=r"^rabbitbal\.requests$",
+        topics={
+            REQUESTS: (NOTHING, r"^request\."),
+            EVENTS: (r"^notice\.operator\.", NOTHING),
+        },
+        tags=("monitoring",),
     ),
     "topology": Permissions(
         configure=r"^(rabbitbal|pool|tap|dead)\..+$",

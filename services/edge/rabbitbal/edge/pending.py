@@ -217,6 +217,10 @@ class Pending:
             more=True if order.source is not None else None,
             credit=FIRST_WINDOW,
             upgrade=order.upgrade,
+            leg=order.leg,
+            group=order.group,
+            partition=order.partition,
+            persistent=order.persistent,
         )
         return Ticket(envelope, order, loop)
 
@@ -250,7 +254,7 @@ class Pending:
                 try:
                     verdict = await self._broker.publish(
                         topology.REQUESTS,
-                        topology.request_key(ticket.order.route),
+                        topology.request_key(ticket.order.key),
                         envelope,
                         ticket.order.payload,
                         timeout=max(left, 0.001),
@@ -556,7 +560,7 @@ class Pending:
                     self._cancel(ticket.envelope.correlation_id, topology.EVERY_WORKER, ticket.attempt)
         assert response is not None  # noqa: S101 - settle() gives a reason or a response
         worker = reply.app_id if reply else None
-        return Ending(response, reason, worker, ticket.attempt, total, app, stream)
+        return Ending(response, reason, worker, ticket.attempt, total, app, reply.pool if reply else None, stream)
 
     def _retry_after(self, reason: Reason) -> int | None:
         if reason is Reason.BROKER_DOWN or reason is Reason.UNROUTABLE:
@@ -578,6 +582,8 @@ class Pending:
             duration=int(total * 1e6),
             sent=int(time.time() * 1000),
             route=ticket.order.route,
+            leg=ticket.order.leg,
+            group=ticket.order.group,
         )
         head = b""
         if not ticket.copied and self._can_tell():

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rabbitbal.runtime.streams import Broken, Inlet, Outlet
-from rabbitbal.wire.envelope import Envelope
+from rabbitbal.wire import topology
+from rabbitbal.wire.envelope import Envelope, Leg
 from rabbitbal.wire.message import Response
 from rabbitbal.wire.reasons import Reason
 
@@ -31,6 +32,7 @@ class Order:
     payload: bytes
     method: str
     route: str
+    """The name of the route, for people."""
     repeatable: bool
     timeout: float
     route_grace: float
@@ -40,6 +42,13 @@ class Order:
     source: Source | None = None
     # Bytes of memory that it may take besides its payload.
     reserve: int = 0
+    key: str = topology.DEFAULT_ROUTE
+    """The routing key, behind `request.`."""
+    leg: Leg | None = None
+    group: str | None = None
+    partition: str | None = None
+    """Of a sticky pool."""
+    persistent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,7 @@ class Ending:
     attempt: int
     total: float
     app: float | None
+    pool: str | None = None
     stream: "Ticket | None" = None
     """The response's body goes on: it is read here, and `Pending.close` then ends the request."""
 

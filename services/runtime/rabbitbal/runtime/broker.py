@@ -219,7 +219,8 @@ class Publisher:
             reply_to=envelope.reply_to,
             expiration=None if envelope.expiration is None else max(envelope.expiration, 1) / 1000,
             app_id=envelope.app_id,
-            delivery_mode=aio_pika.DeliveryMode.NOT_PERSISTENT,
+            user_id=envelope.user_id,
+            delivery_mode=_PERSISTENT if envelope.persistent else _TRANSIENT,
         )
         try:
             to = await channel.get_exchange(exchange, ensure=False)
@@ -235,21 +236,29 @@ class Publisher:
         return Verdict.UNROUTABLE if isinstance(result, DeliveredMessage) else Verdict.ROUTED
 
 
+_PERSISTENT = aio_pika.DeliveryMode.PERSISTENT
+_TRANSIENT = aio_pika.DeliveryMode.NOT_PERSISTENT
+
+
 def _content_type(kind: Kind) -> str:
     # RFC 2046 §4.5.1: a piece of a body is octets; what they mean the head has said.
-    return "application/octet-stream" if kind is Kind.BODY else CONTENT_TYPE
+    if kind is Kind.BODY:
+        return "application/octet-stream"
+    return "application/json" if kind is Kind.NOTICE else CONTENT_TYPE
 
 
 class Delivery:
     """A message that a consumer received. It is settled once: the first `ack` or `requeue` counts."""
 
-    __slots__ = ("_message", "_settled", "body", "redelivered")
+    __slots__ = ("_message", "_settled", "body", "redelivered", "user_id")
 
     def __init__(self, message: AbstractIncomingMessage) -> None:
         self._message = message
         self._settled = False
         self.body = message.body
         self.redelivered = bool(message.redelivered)
+        self.user_id = message.user_id
+        """The sender's user, where it says so: the broker has checked it."""
 
     @property
     def settled(self) -> bool:
@@ -288,18 +297,31 @@ class Delivery:
 
 
 async def consume(
-    channel: AbstractChannel, queue: str, handle: Callable[[Delivery], Awaitable[None]], *, no_ack: bool = False
+    channel: AbstractChannel,
+    queue: str,
+    handle: Callable[[Delivery], Awaitable[None]],
+    *,
+    no_ack: bool = False,
+    tag: str | None = None,
+    priority: int = 0,
+    exclusive: bool = False,
 ) -> Callable[[], Awaitable[None]]:
-    """Consume from a queue; the broker has confirmed the consumer on return. Gives the function that cancels it."""
+    """Consume from a queue; the broker has confirmed the consumer on return. Gives the function that cancels it.
+
+    Of two consumers the one with the lower ``priority`` gets what the other has no room for
+    (https://www.rabbitmq.com/docs/consumer-priority). An ``exclusive`` one is refused where there is another, and the
+    broker closes the channel with ACCESS_REFUSED. ``tag`` is what the broker's tools show, unique in its channel.
+    """
 
     async def received(message: AbstractIncomingMessage) -> None:
         await handle(Delivery(message))
 
     source = await channel.get_queue(queue, ensure=False)
-    tag = await source.consume(received, no_ack=no_ack)
+    arguments = {"x-priority": priority} if priority else None
+    given = await source.consume(received, no_ack=no_ack, consumer_tag=tag, arguments=arguments, exclusive=exclusive)
 
     async def cancel() -> None:
-        await source.cancel(tag)
+        await source.cancel(given)
 
     return cancel
 
@@ -314,7 +336,7 @@ async def private_queue(
 
 
 class Topologist:
-    """A connection for the job that declares the topology; an async context manager."""
+    """A connection for who declares the topology or moves bindings; an async context manager."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -328,7 +350,9 @@ class Topologist:
         await self._connection.close()
 
     async def exchange(self, exchange: topology.Exchange) -> None:
-        await self._channel.declare_exchange(exchange.name, exchange.type, durable=True)
+        await self._channel.declare_exchange(
+            exchange.name, exchange.type, durable=True, arguments=exchange.arguments or None
+        )
 
     async def queue(self, queue: topology.Queue, queue_type: str) -> None:
         arguments = {**queue.arguments, "x-queue-type": queue_type}
@@ -336,12 +360,26 @@ class Topologist:
 
     async def bind(self, binding: topology.Binding) -> None:
         queue = await self._channel.get_queue(binding.queue, ensure=False)
-        await queue.bind(binding.exchange, binding.key)
+        await queue.bind(binding.exchange, binding.key, arguments=binding.arguments or None)
+
+    async def unbind(self, binding: topology.Binding) -> None:
+        queue = await self._channel.get_queue(binding.queue, ensure=False)
+        await queue.unbind(binding.exchange, binding.key, arguments=binding.arguments or None)
 
     async def route(self, key: str, pool: str) -> None:
         """Bind a pool to the requests of one routing key."""
         exchange = await self._channel.get_exchange(topology.pool_exchange(pool), ensure=False)
         await exchange.bind(topology.REQUESTS, key)
+
+    async def unroute(self, key: str, pool: str) -> None:
+        """Undo `route`. It is no error where there is nothing to undo."""
+        exchange = await self._channel.get_exchange(topology.pool_exchange(pool), ensure=False)
+        await exchange.unbind(topology.REQUESTS, key)
+
+    async def connect_exchanges(self, source: str, destination: str) -> None:
+        """All that comes to the one exchange goes on to the other."""
+        exchange = await self._channel.get_exchange(destination, ensure=False)
+        await exchange.bind(source, "")
 
     async def exists(self, queue: str) -> bool:
         """Ask on a channel of its own: the broker closes the channel when the answer is no."""

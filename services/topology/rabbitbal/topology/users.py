@@ -52,7 +52,7 @@ def broker_definitions(passwords: Mapping[str, str]) -> dict[str, Any]:
                 "name": role,
                 "password_hash": password_hash(password),
                 "hashing_algorithm": "rabbit_password_hashing_sha256",
-                "tags": [],
+                "tags": list(ROLES[role].tags),
             }
             for role, password in passwords.items()
         ],
