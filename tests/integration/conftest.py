@@ -102,6 +102,25 @@ def small(directory: Path, app_dir: str, images: None) -> Iterator[Deployment]:
     )
 
 
+@pytest.fixture(scope="session")
+def pooled(directory: Path, app_dir: str, images: None) -> Iterator[Deployment]:
+    """Four pools, one of them sticky, and a group of workers for each: for routes, moves, copies and sessions."""
+    yield from _up(
+        Deployment(
+            directory,
+            ("tests/integration/test_pools.yml",),
+            groups={"worker-north": 1, "worker-south": 1, "worker-shop": 2},
+            RABBITBAL_APP_DIR=app_dir,
+            RABBITBAL_APP="probe:app",
+            RABBITBAL_CONCURRENCY="2",
+            RABBITBAL_TIMEOUT="20",
+            RABBITBAL_ROUTE_GRACE="5",
+            RABBITBAL_OPERATOR="the tests",
+        ),
+        workers=1,
+    )
+
+
 def _up(deployment: Deployment, workers: int) -> Iterator[Deployment]:
     try:
         try:

@@ -1,11 +1,13 @@
 """A real deployment: docker-compose.yml in a project of its own, and everything that a test may do to it."""
 
+import hashlib
 import json
 import os
+import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -61,17 +63,26 @@ class Container:
 
 
 class Deployment:
-    """A project of compose. `up` starts it, `down` removes it and its volumes."""
+    """A project of compose. `up` starts it, `down` removes it and its volumes. ``groups`` are workers that an overlay
+    adds: their service and how many."""
 
     running: ClassVar[list["Deployment"]] = []
 
-    def __init__(self, directory: Path, overlays: tuple[str, ...] = (), **settings: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        overlays: tuple[str, ...] = (),
+        groups: Mapping[str, int] | None = None,
+        **settings: str,
+    ) -> None:
         self.project = f"rabbitbal-test-{token_hex(4)}"
+        self._routes = directory / f"{self.project}-routes"
         # A port of 0: the engine chooses a free one.
         self._original = {
             "COMPOSE_PROJECT_NAME": self.project,
             "RABBITBAL_HTTP_PORT": "0",
             "RABBITBAL_EXPOSE_WORKER": "1",
+            "RABBITBAL_ROUTES_DIR": str(self._routes),
             **settings,
         }
         self._settings = dict(self._original)
@@ -79,17 +90,20 @@ class Deployment:
         self._write_settings()
         self._compose = Compose(overlays, self._env_file)
         self._docker = DockerClient().client
-        self._scale = {"worker": 1, "edge": 1}
+        self._groups = dict(groups or {})
+        self._scale = {"worker": 1, "edge": 1, **self._groups}
         self._disturbed = False
         self.http: Address = ("127.0.0.1", 0)
 
     # --- the whole
 
     def build(self, *services: str) -> None:
-        self._compose.run("build", "--quiet", *services)
+        self._compose.run("--profile", "operator", "build", "--quiet", *services)
 
     def up(self, workers: int = 1) -> None:
         self._scale["worker"] = workers
+        self._routes.mkdir(mode=0o755, exist_ok=True)
+        self._write_routes((ROOT / "compose" / "routes" / "routes.yaml").read_bytes())
         Deployment.running.append(self)
         self._compose.run("up", "--wait", "--no-build", *self._scaling())
         self._find_port()
@@ -105,16 +119,19 @@ class Deployment:
             Deployment.running.remove(self)
             self._env_file.unlink()
 
-    def ready(self, workers: int, edges: int = 1) -> None:
-        """Mend what a test has broken and have so many workers and edges, ready to serve."""
+    def ready(self, workers: int, edges: int = 1, **groups: int) -> None:
+        """Mend what a test has broken and have so many workers and edges, ready to serve. A group that is not named
+        (`worker_north` for worker-north) is as large as it was at the start."""
+        wanted = {"worker": workers, "edge": edges, **self._groups}
+        wanted |= {name.replace("_", "-"): number for name, number in groups.items()}
         if self._disturbed:
             for container in self.containers():
                 if container.state == "paused":
                     self.unpause(container)
                 elif container.state == "exited" and container.service not in ONE_SHOT:
                     self.start(container)
-        if self._scale != {"worker": workers, "edge": edges}:
-            self.scale(worker=workers, edge=edges)
+        if self._scale != wanted:
+            self.scale(**wanted)
         if self._disturbed:
             self._settled()
             self._disturbed = False
@@ -140,10 +157,10 @@ class Deployment:
             lambda: (answer := get(self.http, "/", 10)).status and not answer.reason, "GET / is answered", PATIENCE
         )
 
-    def scale(self, *, worker: int | None = None, edge: int | None = None) -> None:
+    def scale(self, **services: int) -> None:
         """`docker compose up --scale`, as an operator does it; does not wait until new ones are ready."""
         self._disturbed = True
-        self._scale |= {name: n for name, n in (("worker", worker), ("edge", edge)) if n is not None}
+        self._scale |= {name.replace("_", "-"): number for name, number in services.items()}
         self._compose.run("up", "--detach", "--no-build", "--no-deps", "--no-recreate", *self._scaling(), *self._scale)
 
     def change(self, **settings: str) -> None:
@@ -179,6 +196,62 @@ class Deployment:
 
     def _write_settings(self) -> None:
         self._env_file.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
+
+    # --- routes and pools
+
+    def route(self, table: str) -> None:
+        """Give the edges this table, as an editor would, and wait until all of them have it."""
+        self.edit_routes(table)
+        digest = hashlib.sha256(table.encode()).hexdigest()
+        eventually(
+            lambda: all(self.table(edge)["digest"] == digest for edge in self.containers("edge")),
+            "every edge has the table",
+        )
+
+    def edit_routes(self, table: str) -> None:
+        self._write_routes(table.encode())
+
+    def _write_routes(self, table: bytes) -> None:
+        draft = self._routes / "routes.yaml.new"
+        draft.write_bytes(table)
+        draft.chmod(0o644)
+        draft.replace(self._routes / "routes.yaml")
+
+    def table(self, edge: Container | None = None) -> dict[str, Any]:
+        """What an edge says of its table of routes."""
+        return self._ask(edge or self.container("edge"), "routes")
+
+    def operator(self, *command: str) -> "subprocess.CompletedProcess[str]":
+        """`rabbitbal COMMAND` in the operator's container, whatever comes of it."""
+        compose = self._compose.docker_compose_command()
+        return subprocess.run(
+            [*compose, "run", "--rm", "--no-deps", "-T", "operator", *command],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def bind_directly(self, key: str, pool: str) -> None:
+        """A binding without the command's start, which takes a second."""
+        script = (
+            "import asyncio; from pathlib import Path; from rabbitbal.runtime.broker import Server, Topologist\n"
+            "async def bind():\n"
+            "    secret = Path('/run/secrets/topology/password')\n"
+            "    async with Topologist(Server('amqp://topology@rabbitmq:5672/', secret)) as broker:\n"
+            f"        await broker.route('request.{key}', '{pool}')\n"
+            "asyncio.run(bind())"
+        )
+        compose = self._compose
+        compose.run("run", "--rm", "--no-deps", "-T", "--entrypoint", "python", "topology", "-c", script)
+
+    def operate(self, *command: str) -> Any:
+        """The same with --json: its answer. Raises AssertionError when it fails."""
+        done = self.operator(*command, "--json")
+        if done.returncode != 0:
+            raise AssertionError(f"rabbitbal {' '.join(command)}: status {done.returncode}: {done.stderr}{done.stdout}")
+        return json.loads(done.stdout)
 
     def _find_port(self) -> None:
         (nginx,) = self.containers("nginx")
@@ -276,6 +349,23 @@ class Deployment:
     def runs(self) -> Counter[str]:
         return self.keys("ran")
 
+    def runs_everywhere(self) -> Counter[str]:
+        """The same, with the groups of workers that an overlay adds."""
+        found = self.runs()
+        for group in self._groups:
+            for worker in self.containers(group):
+                found.update(line["key"] for line in self.events(worker, "ran"))
+        return found
+
+    def events_of(self, service: str, event: str, key: str) -> int:
+        """How many of these events the containers of a service have told of keys that begin so."""
+        lines = (line for container in self.containers(service) for line in self.events(container, event))
+        return sum(line["key"].startswith(key) for line in lines)
+
+    def notices(self, event: str, who: str) -> list[dict[str, Any]]:
+        """What the tap was told by somebody."""
+        return [line for line in self.events(self.container("tap"), event) if line.get("who") == who]
+
     def runs_by_worker(self, key: str) -> Counter[str]:
         """How often the request with this key was started, by the container's id."""
         return Counter(w.id for w in self.workers() for line in self.events(w, "ran") if line["key"] == key)
@@ -284,7 +374,8 @@ class Deployment:
         """The worker that runs the request with this key, once one does."""
 
         def found() -> list[Container]:
-            return [w for w in self.workers() if any(line["key"] == key for line in self.events(w, "ran"))]
+            groups = [worker for group in self._groups for worker in self.containers(group)]
+            return [w for w in (*self.workers(), *groups) if any(line["key"] == key for line in self.events(w, "ran"))]
 
         return eventually(found, f"a worker runs {key}")[0]
 
@@ -301,8 +392,11 @@ class Deployment:
         return line
 
     def stats(self, edge: Container | None = None) -> dict[str, Any]:
-        edge = edge or self.container("edge")
-        url = "http://127.0.0.1:8000/_rabbitbal/stats"
+        return self._ask(edge or self.container("edge"), "stats")
+
+    def _ask(self, edge: Container, page: str) -> dict[str, Any]:
+        """One of an edge's own pages, which nginx does not pass on."""
+        url = f"http://127.0.0.1:8000/_rabbitbal/{page}"
         script = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=5).read().decode())"
         answer: dict[str, Any] = json.loads(self.exec(edge, "python", "-c", script))
         return answer
