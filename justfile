@@ -20,6 +20,10 @@ down: _engine
 certs *args:
     @compose/base/certs.sh "$@"
 
+# the operator's command: just rabbitbal pools list (just rabbitbal --help)
+rabbitbal *args: _engine
+    @compose/base/rabbitbal.sh "$@"
+
 # follow the logs, of one service or of all
 logs *service: _engine
     docker compose logs --follow --tail 100 "$@"

@@ -32,12 +32,12 @@ check_ports() {
 # With progress on a terminal; elsewhere only what went wrong.
 build_images() {
   if [[ -t 2 ]]; then
-    docker compose build || die "the images could not be built"
+    docker compose --profile operator build || die "the images could not be built"
     return
   fi
   echo "rabbitbal: building the images (log: .cache/build.log)" >&2
   mkdir -p .cache
-  docker compose --progress plain build >.cache/build.log 2>&1 ||
+  docker compose --profile operator --progress plain build >.cache/build.log 2>&1 ||
     { tail -n 25 .cache/build.log >&2; die "the images could not be built"; }
 }
 
@@ -62,6 +62,7 @@ $WORKERS workers behind $url/
   curl $url/whoami                     which worker answered; again, and it is another
   docker compose up -d --no-recreate --scale worker=12     more workers, no reload
   just logs tap                                            each request and its ending
+  just rabbitbal pools list                                who serves what; --help says what else
   just load                                                a load test with a web page
   just down
 END

@@ -94,7 +94,7 @@ def test_a_table_is_read_anew_by_every_edge_under_load(pooled: Deployment) -> No
     assert set(load.endings()) == {"200"}
     assert {answer.first("Rabbitbal-Pool") for answer in answers} == {"default", "north"}
     print(f"a new table in both edges within {seen:.2f} s")
-    digest = pooled.table()["digest"]
+    digest = pooled.table(pooled.containers("edge")[0])["digest"]
     eventually(
         lambda: (
             len([n for n in pooled.events(pooled.container("tap"), "routes.loaded") if n.get("digest") == digest]) >= 2
@@ -170,34 +170,34 @@ routes:
             pooled.start(victim)
     answers = {answer.call.key: answer for answer in held.answers()}
     assert answers["always"].ending == "200"
-    assert answers["always"].attempt == "2"
+    assert answers["always"].attempt in ("2", "3"), "the second victim may have had it, too"
     assert answers["never"].ending == "502 worker-lost"
 
 
 def test_a_persistent_request_outlives_the_broker(pooled: Deployment) -> None:
     """A POST that waits in the queue while the broker restarts is run afterwards, once, and its client gets the answer;
     one that is not persistent is told `worker-lost`."""
-    pooled.ready(workers=1, worker_north=1)
+    pooled.ready(workers=1)
     pooled.route("""\
 version: 1
 routes:
-  - { name: kept, match: { path: /work, headers: { X-Kept: "1" } }, to: north, delivery: persistent }
-  - { name: plain, match: { path: /work }, to: north }
+  - { name: kept, match: { path: /work, headers: { X-Kept: "1" } }, to: south, delivery: persistent }
+  - { name: plain, match: { path: /work }, to: south }
   - { name: default }
 """)
     key = token_hex(4)
-    north = pooled.container("worker-north")
-    pooled.stop(north)
+    south = pooled.container("worker-south")
+    pooled.stop(south)
     held = Background(
         pooled.http,
         Call(f"/work?key={key}-kept", "POST", (("X-Kept", "1"),), key="kept"),
         Call(f"/work?key={key}-plain", "POST", key="plain"),
     )
-    eventually(lambda: pooled.queues()["pool.north"]["messages_ready"] == 2, "both wait")
+    eventually(lambda: pooled.queues()["pool.south"]["messages_ready"] == 2, "both wait")
     pooled.restart(pooled.container("rabbitmq"))
-    pooled.start(north)
+    pooled.start(south)
     answers = {answer.call.key: answer for answer in held.answers()}
     assert answers["plain"].ending == "502 worker-lost"
     assert answers["kept"].ending == "200", answers["kept"]
     pooled.ready(workers=1)
-    assert pooled.events_of("worker-north", "ran", f"{key}-kept") == 1
+    assert pooled.events_of("worker-south", "ran", f"{key}-kept") == 1

@@ -58,6 +58,10 @@ class Leg(StrEnum):
     SHADOW = "shadow"
 
 
+# Their workers say at once that they run them, so that those that lose can be cancelled one by one.
+CLAIMED_AT_ONCE = frozenset({Leg.FIRST, Leg.HEDGE})
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """Properties and headers of one message. Fields that a kind does not use are None and are not sent."""

@@ -10,6 +10,7 @@ dropped. The ticket is settled by whichever comes first:
 * the **deadline**: `worker-timeout` if a worker has claimed the request, else `queue-timeout`. No worker starts a
   request behind its deadline, so "it was not run" is the truth for the second;
 * the **client leaves**: `client-gone`; the worker that claimed the request is sent a cancel, else the one that will;
+* **another copy** of the request was answered first (`rabbitbal.edge.copies`): `superseded`, and a cancel likewise;
 * the **broker refuses** the publish: `overloaded` (pool queue full), `unroutable` (no pool bound, after a grace),
   `broker-down` (no connection, after a grace; it was never sent);
 * the broker hands the request out a second time: the worker that gets it does not run it but says `redelivered` and
@@ -32,9 +33,11 @@ Bodies that do not travel with their heads:
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Protocol
 
@@ -47,7 +50,7 @@ from rabbitbal.runtime.broker import Disconnected, Verdict
 from rabbitbal.runtime.probing import Prober
 from rabbitbal.runtime.streams import Broken, Inlet, Outlet
 from rabbitbal.wire import topology
-from rabbitbal.wire.envelope import Envelope, Kind
+from rabbitbal.wire.envelope import CLAIMED_AT_ONCE, Envelope, Kind, Leg
 from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.flow import FIRST_WINDOW, WINDOW
 from rabbitbal.wire.message import Response, decode_request, decode_response, encode_request, is_whole, without_body
@@ -57,6 +60,8 @@ log = structlog.get_logger()
 
 MAX_LOSSES = 3
 RETRY_PERIOD = 0.1
+# A binding that is moved is away for milliseconds.
+FIRST_RETRY = 0.01
 NOTICE_TIMEOUT = 5.0
 # Notices on their way at one time; each request may cause two, and a blocked broker takes none.
 MAX_NOTICES = 1000
@@ -109,6 +114,10 @@ class Pending:
         name = reason or "answered"
         self.endings[name] = self.endings.get(name, 0) + 1
 
+    def _count(self, ticket: Ticket, reason: Reason | None) -> None:
+        if ticket.order.leg is not Leg.SHADOW:
+            self.count(reason)
+
     def refuse(self, reason: Reason, head: bytes) -> Response:
         """End a request that was never pending. ``head`` is what can be said of it in a log; it may be empty."""
         self.count(reason)
@@ -127,6 +136,31 @@ class Pending:
     def error(self, reason: Reason) -> Response:
         """What the client gets for a reason."""
         return error_response(reason, self._retry_after(reason))
+
+    def roomy(self) -> bool:
+        """Whether there is so much room that it may be used for what nobody waits for."""
+        return len(self._tickets) * 2 <= self._max_pending and self._bytes * 2 <= self._buffer_limit
+
+    def notice(self, payload: dict[str, object]) -> None:
+        """Tell the tap of something that belongs to no request."""
+        said = {"who": self._edge, "when": datetime.now(UTC).isoformat(timespec="milliseconds"), **payload}
+        envelope = Envelope(Kind.NOTICE, "notice", self._edge)
+        self._tell(topology.EVENTS, topology.notice_key("edge", self._edge), envelope, json.dumps(said).encode())
+
+    def gathered(self, group: str, order: Order, status: int, size: int, total: float) -> None:
+        """Tell the tap what a client got that was put together of several answers, ``total`` seconds after it asked."""
+        event = Envelope(
+            kind=Kind.ENDED,
+            correlation_id=group,
+            app_id=self._edge,
+            status=status,
+            size=size,
+            duration=int(total * 1e6),
+            sent=int(time.time() * 1000),
+            route=order.route,
+            group=group,
+        )
+        self._tell(topology.EVENTS, f"ended.{self._edge}", event, _head(order) if self._can_tell() else b"")
 
     async def run(self, order: Order, begin: Callable[[Ticket], object]) -> Ending:
         """Carry a request to its ending, or to the head of a response whose body goes on: then the caller must `close`
@@ -163,16 +197,19 @@ class Pending:
             ending = self._end(ticket)
         return ending
 
-    def close(self, ending: Ending, reason: Reason | None, size: int) -> None:
-        """The client has ``size`` bytes of a streamed response, and that is all unless there is a ``reason``."""
+    def close(self, ending: Ending, reason: Reason | None, size: int, digest: str | None = None) -> None:
+        """The client has ``size`` bytes of a streamed response, and that is all unless there is a ``reason``.
+        ``digest`` is their SHA-256, for who compares. A second time counts for nothing."""
         ticket = ending.stream
         assert ticket is not None and ticket.streaming is not None and ticket.inlet is not None  # noqa: S101, PT018
+        if ticket.envelope.correlation_id not in self._tickets:
+            return
         self._forget(ticket)
-        self.count(reason)
+        self._count(ticket, reason)
         if not ticket.inlet.ended:
             self._cancel(ticket.envelope.correlation_id, *ticket.streaming)
         total = asyncio.get_running_loop().time() - ticket.started
-        self._announce(ticket, reason, total, ending.response.status, size)
+        self._announce(ticket, reason, total, ending.response.status, size, digest)
 
     def _forget(self, ticket: Ticket) -> None:
         del self._tickets[ticket.envelope.correlation_id]
@@ -236,6 +273,7 @@ class Pending:
         """Publish one attempt, until a queue has it or the ticket is settled."""
         loop = asyncio.get_running_loop()
         unbound_since: float | None = None
+        retry = min(FIRST_RETRY, RETRY_PERIOD)
         try:
             while not ticket.settled:
                 if not self._broker.up() and not await self._broker_back(ticket):
@@ -268,6 +306,7 @@ class Pending:
                     continue
                 ticket.copied |= verdict is not Verdict.UNROUTABLE
                 if verdict is Verdict.ROUTED:
+                    ticket.confirmed = True
                     return
                 ticket.sent = False
                 if verdict is Verdict.REJECTED:
@@ -280,7 +319,8 @@ class Pending:
                     if loop.time() - unbound_since >= ticket.order.route_grace:
                         ticket.settle(Reason.UNROUTABLE)
                         return
-                await asyncio.sleep(RETRY_PERIOD)
+                await asyncio.sleep(retry)
+                retry = min(retry * 2, RETRY_PERIOD)
         except Exception:
             log.exception("edge.publish_failed", id=ticket.envelope.correlation_id)
             ticket.settle(Reason.EDGE_ERROR)
@@ -327,8 +367,8 @@ class Pending:
         if ticket is None or ticket.settled:
             if ticket is None or ticket.streaming != (envelope.app_id, envelope.attempt):
                 self._cancel(envelope.correlation_id, envelope.app_id, envelope.attempt)
-        elif ticket.order.source is not None and (ticket.claimed_by or envelope.attempt != ticket.attempt):
-            # It waits for a body that another one gets. (One that says it twice is known.)
+        elif ticket.claimed_first and (ticket.claimed_by or envelope.attempt != ticket.attempt):
+            # It waits for what another one has: the body, or the answer. (One that says it twice is known.)
             if (ticket.claimed_by, ticket.attempt) != (envelope.app_id, envelope.attempt):
                 self._cancel(envelope.correlation_id, envelope.app_id, envelope.attempt)
         elif envelope.attempt == ticket.attempt and ticket.claimed_by is None:
@@ -375,7 +415,8 @@ class Pending:
 
     def _lost(self, ticket: Ticket) -> None:
         """The worker that had the request is gone."""
-        ticket.losses += 1
+        # What nobody has started kills nobody.
+        ticket.losses += not ticket.never_started
         if not ticket.repeatable and not ticket.never_started:
             ticket.settle(Reason.WORKER_LOST)
         elif ticket.losses >= MAX_LOSSES:
@@ -388,6 +429,7 @@ class Pending:
     def _again(self, ticket: Ticket) -> None:
         self._leave(ticket)
         ticket.claimed_by = None
+        ticket.confirmed = False
         ticket.attempt += 1
         self._send(ticket)
 
@@ -400,7 +442,7 @@ class Pending:
                 continue
             elif ticket.repeatable:
                 self._again(ticket)
-            else:
+            elif not ticket.kept_by_broker:
                 ticket.settle(Reason.WORKER_LOST)
 
     # --- bodies
@@ -544,18 +586,18 @@ class Pending:
         reason, response, reply = ticket.outcome.result()
         total = asyncio.get_running_loop().time() - ticket.started
         app = reply.duration / 1e6 if reply is not None and reply.duration is not None else None
-        if reason is None and app is not None:
+        if reason is None and app is not None and ticket.order.leg is not Leg.SHADOW:
             self.wait.add(total - app)
         stream = ticket if ticket.inlet is not None else None
         if stream is None:
-            self.count(reason)
+            self._count(ticket, reason)
         if reason is not None and stream is None:
             response = self.error(reason)
             if reply is None:
                 self._announce(ticket, reason, total, status_of(reason), 0)
                 if ticket.claimed_by is not None:
                     self._cancel(ticket.envelope.correlation_id, ticket.claimed_by, ticket.attempt)
-                elif reason is Reason.CLIENT_GONE and ticket.sent:
+                elif reason is Reason.CLIENT_GONE and ticket.sent and ticket.order.leg not in CLAIMED_AT_ONCE:
                     # Whoever has it, or will have it.
                     self._cancel(ticket.envelope.correlation_id, topology.EVERY_WORKER, ticket.attempt)
         assert response is not None  # noqa: S101 - settle() gives a reason or a response
@@ -567,7 +609,9 @@ class Pending:
             return 5
         return self.wait.retry_after() if reason is Reason.OVERLOADED else None
 
-    def _announce(self, ticket: Ticket, reason: Reason | None, total: float, status: int, size: int) -> None:
+    def _announce(
+        self, ticket: Ticket, reason: Reason | None, total: float, status: int, size: int, digest: str | None = None
+    ) -> None:
         """Tell the tap of an ending that no worker's response tells."""
         if reason is not None:
             log.info("request.ended", reason=reason.value, id=ticket.envelope.correlation_id, attempt=ticket.attempt)
@@ -584,12 +628,12 @@ class Pending:
             route=ticket.order.route,
             leg=ticket.order.leg,
             group=ticket.order.group,
+            digest=digest,
         )
         head = b""
         if not ticket.copied and self._can_tell():
             # A tap has seen what was given to a pool; of anything else it learns here.
-            request = decode_request(ticket.order.payload, more=ticket.order.source is not None)
-            head = encode_request(without_body(request))
+            head = _head(ticket.order)
         self._tell(topology.EVENTS, f"ended.{self._edge}", event, head)
 
     def _cancel(self, correlation_id: str, worker: str, attempt: int) -> None:
@@ -615,3 +659,8 @@ class Pending:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _head(order: Order) -> bytes:
+    """The request less its body: what a log needs."""
+    return encode_request(without_body(decode_request(order.payload, more=order.source is not None)))

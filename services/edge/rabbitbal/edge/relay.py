@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -37,6 +38,7 @@ class Relay:
         self._connection = connection
         self._ticket: Ticket = ending.stream
         self._size = 0
+        self._digest = hashlib.sha256() if self._ticket.order.digested else None
 
     async def run(self, scope: dict[str, Any], send: Send, fields: Fields, source: Source | None) -> None:
         """Until the body's end, or the first thing that goes wrong: then the client's connection is broken."""
@@ -54,7 +56,8 @@ class Relay:
             # The client has its ending already.
             log.exception("edge.defect", id=self._ticket.envelope.correlation_id)
         finally:
-            self._pending.close(self._ending, reason, self._size)
+            digest = self._digest.hexdigest() if self._digest is not None else None
+            self._pending.close(self._ending, reason, self._size, digest)
 
     async def _respond(self, scope: dict[str, Any], send: Send, fields: Fields) -> None:
         connection, cycle = self._connection, scope[CYCLE]
@@ -90,6 +93,8 @@ class Relay:
         while True:
             if piece:
                 self._size += len(piece)
+                if self._digest is not None:
+                    self._digest.update(piece)
                 if declared is not None and self._size > declared:
                     raise Broken("the body is longer than declared", Reason.BAD_RESPONSE)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})

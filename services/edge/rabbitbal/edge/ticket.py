@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rabbitbal.runtime.streams import Broken, Inlet, Outlet
 from rabbitbal.wire import topology
 from rabbitbal.wire.envelope import Envelope, Leg
+from rabbitbal.wire.fields import Fields
 from rabbitbal.wire.message import Response
 from rabbitbal.wire.reasons import Reason
 
@@ -49,6 +50,8 @@ class Order:
     partition: str | None = None
     """Of a sticky pool."""
     persistent: bool = False
+    digested: bool = False
+    """Somebody will compare the response: of a streamed body the digest is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class Ending:
     pool: str | None = None
     stream: "Ticket | None" = None
     """The response's body goes on: it is read here, and `Pending.close` then ends the request."""
+    fields: Fields = field(default_factory=list)
+    """Of our own, for the client."""
 
 
 class Ticket:
@@ -73,6 +78,7 @@ class Ticket:
     __slots__ = (
         "attempt",
         "claimed_by",
+        "confirmed",
         "copied",
         "credit",
         "deadline",
@@ -103,6 +109,8 @@ class Ticket:
         self.attempt = 1
         self.losses = 0
         self.sent = False
+        # The broker said that a queue has this attempt.
+        self.confirmed = False
         self.copied = False
         self.claimed_by: str | None = None
         self.ever_claimed = False
@@ -131,9 +139,19 @@ class Ticket:
         return self.order.repeatable and (self.order.source is None or self.order.source.repeatable)
 
     @property
+    def claimed_first(self) -> bool:
+        """Its worker claims it before it starts it: its body follows, or it is pinned."""
+        return self.order.source is not None or self.order.partition is not None
+
+    @property
     def never_started(self) -> bool:
-        """A worker claims a request whose body follows before it starts it, and nobody has."""
-        return self.order.source is not None and not self.ever_claimed
+        """It would have been claimed, and nobody has."""
+        return self.claimed_first and not self.ever_claimed
+
+    @property
+    def kept_by_broker(self) -> bool:
+        """It waits in a queue that outlives the broker's restart, or was taken from there."""
+        return self.order.persistent and self.confirmed
 
     @property
     def uploading(self) -> bool:
@@ -148,6 +166,10 @@ class Ticket:
         self.settle(Reason.CLIENT_GONE)
         if self.inlet is not None:
             self.inlet.fail(Broken("the client left", Reason.CLIENT_GONE))
+
+    def supersede(self) -> None:
+        """Another copy was answered first."""
+        self.settle(Reason.SUPERSEDED)
 
     async def read(self) -> bytes:
         """The next piece of the response's body, b"" at its end. Raises Broken."""

@@ -1,1 +1,1 @@
-"""The command of the operator: routes, pools, workers."""
+"""The command `rabbitbal`: routes, pools, workers."""

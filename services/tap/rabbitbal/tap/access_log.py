@@ -68,8 +68,9 @@ class AccessLog:
             # Of a body that follows its head only what was declared is known, and a chunked one declares nothing.
             "request_bytes": content_length(request.fields) if envelope.more else len(request.body),
         }
-        if envelope.upgrade is not None:
-            line["upgrade"] = envelope.upgrade
+        for name in ("upgrade", "leg", "group", "partition"):
+            if (value := getattr(envelope, name)) is not None:
+                line[name] = str(value)
         self._open[envelope.correlation_id] = _Open(envelope.sent, line)
         if len(self._open) > self._limit:
             self._open.popitem(last=False)
@@ -85,6 +86,8 @@ class AccessLog:
     def _line(self, envelope: Envelope, ending: dict[str, Any]) -> dict[str, Any]:
         known = self._open.pop(envelope.correlation_id, None)
         line = ending | {"id": envelope.correlation_id, "attempt": envelope.attempt, "reason": envelope.reason}
+        if envelope.group is not None:
+            line["group"] = envelope.group
         if known is None:
             # A second answer, an answer behind the ending, or a request from before this tap's time.
             return line | {"unmatched": True}

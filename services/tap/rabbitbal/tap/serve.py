@@ -8,8 +8,11 @@ from rabbitbal.runtime import logs
 from rabbitbal.runtime.broker import Delivery, Link, Server, Session, consume
 from rabbitbal.runtime.lifecycle import Stop, instance_name, keep_ready_file
 from rabbitbal.tap.access_log import AccessLog
+from rabbitbal.tap.comparison import Comparison
+from rabbitbal.tap.notices import notice
 from rabbitbal.tap.settings import Settings
 from rabbitbal.wire import topology
+from rabbitbal.wire.envelope import Kind
 from rabbitbal.wire.errors import WireError
 
 log = structlog.get_logger()
@@ -20,12 +23,19 @@ async def serve(settings: Settings, stop: Stop) -> None:
     tap_id = instance_name()
     logs.configure("tap", tap_id, settings.log_level)
     access = AccessLog(settings.open_limit)
+    comparison = Comparison(settings.open_limit)
 
     async def received(delivery: Delivery) -> None:
         try:
-            line = access.see(delivery.envelope(), delivery.body)
-            if line is not None:
-                log.info("access", **line)
+            envelope = delivery.envelope()
+            if envelope.kind is Kind.NOTICE:
+                event, fields = notice(envelope, delivery.body)
+                log.info(event, **fields)
+            else:
+                if (line := access.see(envelope, delivery.body)) is not None:
+                    log.info("access", **line)
+                for compared in comparison.see(envelope, delivery.body):
+                    log.info("shadow.compared", **compared)
         except WireError as error:
             log.warning("tap.bad_message", error=str(error))
         await delivery.ack()
@@ -43,4 +53,4 @@ async def serve(settings: Settings, stop: Stop) -> None:
         await stop.asked.wait()
         for task in background:
             task.cancel()
-    log.info("tap.stopped", open=len(access), forgotten=access.forgotten)
+    log.info("tap.stopped", open=len(access), forgotten=access.forgotten, uncompared=comparison.forgotten)

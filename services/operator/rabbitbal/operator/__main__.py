@@ -1,0 +1,5 @@
+"""`python -m rabbitbal.operator`."""
+
+from rabbitbal.operator.cli import main
+
+main()
