@@ -35,6 +35,7 @@ _OPTIONS = re2.Options()
 _OPTIONS.max_mem = PATTERN_MEMORY
 _OPTIONS.log_errors = False
 _UNKNOWN = "extra_forbidden"
+_SHAPES = frozenset({"string_type", "list_type", "model_type", "dict_type", "literal_error"})
 
 
 class RoutesError(ValueError):
@@ -72,20 +73,17 @@ def load(text: bytes, source: str) -> Table:
 
 def _told(tree: Tree, error: ValidationError) -> Iterator[Problem]:
     """What pydantic found, in our words and at its place."""
-    told: set[tuple[int, int, str]] = set()
+    places: dict[Path, list[Any]] = {}
     for found in error.errors(include_url=False):
-        path = _path(tree, found["loc"])
-        place = tree.place(path)
-        if found["type"] == _UNKNOWN:
-            place = tree.names.get(path, place)
-            text = _unknown(str(path[-1]), found["loc"])
-        elif found["type"] == "missing":
-            text = f"{found['loc'][-1]!r} is missing"
-        else:
-            text = _text(found)
-        # Of a choice of shapes each one that does not fit is told.
-        if (*place, text) not in told:
-            told.add((*place, text))
+        places.setdefault(_path(tree, found["loc"]), []).append(found)
+    for path, all_found in places.items():
+        # Where one of several shapes is allowed, pydantic tells why it is none of them. What it was not meant to be is
+        # no news.
+        meant = [found for found in all_found if found["type"] not in _SHAPES] or all_found[:1]
+        for text, found in {_text(found): found for found in meant}.items():
+            place = tree.place(path)
+            if found["type"] == _UNKNOWN:
+                place = tree.names.get(path, place)
             yield Problem(*place, dotted(path), text)
 
 
@@ -100,6 +98,10 @@ def _path(tree: Tree, location: tuple[int | str, ...]) -> Path:
 
 def _text(found: Any) -> str:
     kind, context, value = found["type"], found.get("ctx", {}), found.get("input")
+    if kind == _UNKNOWN:
+        return _unknown(str(found["loc"][-1]), found["loc"])
+    if kind == "missing":
+        return f"{found['loc'][-1]!r} is missing"
     shown = repr(value)[:60] if isinstance(value, str | int | float | bool) else ""
     texts = {
         "string_pattern_mismatch": f"{shown} is not well formed",
