@@ -2,14 +2,43 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from rabbitbal.operator.errors import Failed
+from rabbitbal.runtime.broker import Server
 from rabbitbal.runtime.settings import BROKER_URL, setting
+
+MANAGEMENT_PORT = 15672
 
 
 @dataclass(frozen=True)
 class Settings:
     broker_url: str = setting("amqp://operator@rabbitmq:5672/", "broker and user", matches=BROKER_URL)
     broker_password_file: Path | None = setting(None, "file that holds the user's password", secret=True)
-    management_url: str = setting("http://rabbitmq:15672/", "the broker's HTTP API", matches=r"https?://[^/\s@]+/?")
+    management_url: str = setting(
+        "", "the broker's HTTP API; if not set, port 15672 of the broker's host", matches=r"https?://[^/\s@]+(/\S*)?"
+    )
     routes: Path | None = setting(None, "file of routes")
     operator: str = setting("", "who moves things, for the log")
+
+    def server(self) -> Server:
+        return Server(self.broker_url, self.broker_password_file)
+
+    def management(self) -> str:
+        """Where the HTTP API is."""
+        if self.management_url:
+            return self.management_url
+        host = urlsplit(self.broker_url).hostname or ""
+        return f"http://{f'[{host}]' if ':' in host else host}:{MANAGEMENT_PORT}/"
+
+    def login(self) -> tuple[str, str]:
+        """User and password, the same for AMQP and HTTP. Raises Failed where the file cannot be read."""
+        parts = urlsplit(self.broker_url)
+        password = parts.password or ""
+        if self.broker_password_file is not None:
+            try:
+                password = self.broker_password_file.read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                why = getattr(error, "strerror", None) or error
+                raise Failed(f"cannot read the password in {self.broker_password_file}: {why}") from error
+        return parts.username or "", password

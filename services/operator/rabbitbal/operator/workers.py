@@ -1,19 +1,23 @@
 """Workers as the broker sees them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from difflib import get_close_matches
 
 from rabbitbal.operator.errors import Failed
-from rabbitbal.operator.management import Management
+from rabbitbal.operator.management import FIGURES_LAG, Management
+from rabbitbal.operator.pools import members_of
+from rabbitbal.wire import topology
 
 PERIOD = 0.25
+MOST_NAMED = 10
 
 
 @dataclass
 class Share:
-    """What a worker gives to one pool. ``partitions`` are those of a sticky pool that it serves."""
+    """What a worker gives to one pool. ``partitions`` are those of a sticky pool that it owns."""
 
     pool: str
     slots: int = 0
@@ -24,79 +28,127 @@ class Share:
         text = f"{self.pool}:{self.slots}" + (f":{self.priority}" if self.priority else "")
         return text + (f" ({len(self.partitions)} partitions)" if self.partitions else "")
 
+    def shown(self) -> dict[str, object]:
+        return {"pool": self.pool, "slots": self.slots, "priority": self.priority, "partitions": self.partitions}
+
 
 @dataclass
 class Worker:
-    """``running`` counts requests in hand, as of the broker's last look, up to five seconds ago."""
+    """``running`` counts requests in hand, as the broker counted them up to ten seconds ago. ``since`` is when the
+    worker connected, in seconds since the Unix epoch."""
 
     name: str
     running: int = 0
+    since: float | None = None
     shares: list[Share] = field(default_factory=list)
+
+    @property
+    def connected(self) -> str | None:
+        """RFC 3339, UTC."""
+        if self.since is None:
+            return None
+        return datetime.fromtimestamp(self.since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
     def shown(self) -> dict[str, object]:
         return {
             "worker": self.name,
             "running": self.running,
-            "pools": [
-                {"pool": s.pool, "slots": s.slots, "priority": s.priority, "partitions": s.partitions}
-                for s in self.shares
-            ],
+            "since": self.connected,
+            "pools": [share.shown() for share in self.shares],
         }
+
+
+def names_of(management: Management) -> list[str]:
+    """The ids of the workers that are connected, also of those that serve no pool."""
+    prefix = topology.worker_queue("")
+    names = (queue.name for queue in management.queues())
+    return sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
 
 
 def workers_of(management: Management) -> list[Worker]:
     """All that are connected, in the order of their names."""
-    found = {name: Worker(name) for name in management.worker_queues()}
-    running = management.unacknowledged()
-    counted: set[str] = set()
+    found = {name: Worker(name) for name in names_of(management)}
     shares: dict[tuple[str, str], Share] = {}
-    for consumer in management.consumers():
-        worker = found.setdefault(consumer.worker, Worker(consumer.worker))
-        share = shares.get((consumer.worker, consumer.pool))
+    for member in members_of(management):
+        worker = found.setdefault(member.worker, Worker(member.worker))
+        share = shares.get((member.worker, member.pool))
         if share is None:
-            share = shares[consumer.worker, consumer.pool] = Share(consumer.pool)
+            share = shares[member.worker, member.pool] = Share(member.pool)
             worker.shares.append(share)
-        if consumer.partition is None:
-            share.slots, share.priority = consumer.slots, consumer.priority
+        if member.partition is None:
+            share.slots, share.priority = member.slots, member.priority
         else:
-            share.partitions.append(consumer.partition)
-        if consumer.channel not in counted:
-            counted.add(consumer.channel)
-            worker.running += running.get(consumer.channel, 0)
-    for share in shares.values():
-        share.partitions.sort()
+            share.partitions.append(member.partition)
+    in_hand = management.unacknowledged()
+    for connection in management.connections():
+        name = connection.given.removesuffix(_CONSUMES)
+        if name in found and name != connection.given:
+            found[name].running += in_hand.get(connection.name, 0)
+            found[name].since = connection.since
+    for worker in found.values():
+        worker.shares.sort(key=lambda share: share.pool)
+        for share in worker.shares:
+            share.partitions.sort()
     return [found[name] for name in sorted(found)]
 
 
+# What a worker calls the connection on which it gets requests.
+_CONSUMES = " consumes"
+
+
 def resolve(name: str, names: list[str]) -> str:
-    """The worker whose id is this, or begins so. Raises Failed."""
+    """The worker whose id is this, or the only one whose id begins so. Raises Failed."""
     if name in names:
         return name
     found = [each for each in names if each.startswith(name)]
     if len(found) == 1:
         return found[0]
     if found:
-        raise Failed(f"{name} is the beginning of {', '.join(found)}")
+        raise Failed(f"{name!r} is the beginning of {_some(found)}")
     close = get_close_matches(name, names, 3, 0.4)
-    hint = f"; did you mean {', '.join(close)}?" if close else f"; there are: {', '.join(names) or 'none'}"
-    raise Failed(f"there is no worker {name}{hint}")
+    hint = f"; similar: {', '.join(close)}" if close else f"; there are: {_some(names)}"
+    raise Failed(f"there is no worker {name!r}{hint}")
 
 
-def idle(management: Management, name: str, timeout: float, progress: Callable[[Worker], None]) -> bool:
-    """Wait until the worker serves no pool and its queues have nothing in hand. False after ``timeout`` seconds.
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
+    return (", ".join(listed[:MOST_NAMED]) or "none") + more
 
-    What it runs is counted on the channels that its consumers had: the broker looks at them every few seconds.
-    """
-    deadline = time.monotonic() + timeout
-    channels: set[str] = set()
-    while True:
-        consumers = management.consumers()
-        channels |= {consumer.channel for consumer in consumers if consumer.worker == name}
-        running = management.unacknowledged()
-        left = sum(running.get(channel, 0) for channel in channels)
-        progress(Worker(name, left))
-        if not any(consumer.worker == name for consumer in consumers) and not left:
-            return True
-        if time.monotonic() >= deadline:
+
+@dataclass
+class Watch:
+    """Whether a worker that was told to drain has. The broker's count of what a worker has in hand is old, so it means
+    something only when the consumers have been gone for as long as it may be old."""
+
+    name: str
+    clock: Callable[[], float] = time.monotonic
+    _consumed: float | None = None
+
+    def look(self, management: Management) -> Worker | None:
+        """What the worker still has; None when that is nothing, or when it is gone."""
+        now = self.clock()
+        worker = next((each for each in workers_of(management) if each.name == self.name), None)
+        if worker is None:
+            return None
+        if worker.shares or self._consumed is None:
+            self._consumed = now
+        old = now - self._consumed < FIGURES_LAG
+        return worker if worker.shares or worker.running or old else None
+
+
+def drained(
+    management: Management,
+    watch: Watch,
+    timeout: float,
+    progress: Callable[[Worker], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Wait until the worker has nothing. False after ``timeout`` seconds."""
+    deadline = watch.clock() + timeout
+    while (worker := watch.look(management)) is not None:
+        progress(worker)
+        if watch.clock() >= deadline:
             return False
-        time.sleep(PERIOD)
+        sleep(PERIOD)
+    return True
