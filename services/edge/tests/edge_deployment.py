@@ -6,12 +6,16 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from rabbitbal.edge import admin, serve
 from rabbitbal.edge.app import Edge
+from rabbitbal.edge.copies import Copies
 from rabbitbal.edge.pending import Pending
 from rabbitbal.edge.settings import Settings
+from rabbitbal.edge.spool import SpoolSpace
+from rabbitbal.routes.watch import RoutesFile
 from rabbitbal.runtime.broker import Verdict
 from rabbitbal.wire import topology
 from rabbitbal.wire.envelope import Envelope, Kind
@@ -40,6 +44,7 @@ class Backend:
         self.pending: Pending | None = None
         self.envelopes: list[Envelope] = []
         self.requests: list[Request] = []
+        self.keys: list[str] = []
         self.ended: list[Envelope] = []
         self.streams: list[tuple[Envelope, bytes]] = []
 
@@ -56,6 +61,7 @@ class Backend:
             self.streams.append((envelope, body))
         if exchange == topology.REQUESTS:
             self.envelopes.append(envelope)
+            self.keys.append(key)
             self.requests.append(decode_request(body, more=bool(envelope.more)))
             response = self.answer(self.requests[-1])
             if response is not None:
@@ -170,7 +176,10 @@ class Conversation:
 
 
 class Deployment:
-    """An edge that serves, and the backend behind it."""
+    """An edge that serves, and the backend behind it. ``told`` is what its table of routes said."""
+
+    routes: RoutesFile
+    told: list[dict[str, object]]
 
     def __init__(self, app: Edge, pending: Pending, backend: Backend, server: Any) -> None:
         self.app, self.pending, self.backend, self.server = app, pending, backend, server
@@ -193,13 +202,20 @@ class Deployment:
 async def deployed(settings: Settings) -> AsyncIterator[Deployment]:
     backend = Backend()
     pending = backend.pending = Pending("edge-1", backend, settings.max_pending, settings.buffer_limit)
-    app = Edge(settings, pending, admin.build("edge-1", settings, pending, lambda: True))  # type: ignore[arg-type]
+    told: list[dict[str, object]] = []
+    routes = RoutesFile(settings.routes, told.append)
+    routes.start()
+    spools = SpoolSpace(settings.spool_total, settings.spool_limit, settings.spool_dir)
+    copies = Copies(pending, spools)
+    own: Any = admin.build("edge-1", settings, pending, routes, copies, lambda: True)
+    app = Edge(settings, pending, routes, copies, spools, own)
     server = serve._server(settings, app)
     # The server's start without its loop, which looks every tenth of a second whether it shall end.
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup()
     deployment = Deployment(app, pending, backend, server)
+    deployment.routes, deployment.told = routes, told
     try:
         yield deployment
     finally:
@@ -207,6 +223,13 @@ async def deployed(settings: Settings) -> AsyncIterator[Deployment]:
         await until(lambda: not server.server_state.connections and not server.server_state.tasks)
         server.servers[0].close()
         assert len(pending) == 0
+
+
+def replace_file(path: Path, text: str) -> None:
+    """As an editor should: whoever looks meanwhile sees the old file or the new one."""
+    draft = path.with_suffix(".new")
+    draft.write_text(text)
+    draft.replace(path)
 
 
 def said(answer: Answer) -> tuple[int, bytes | None]:

@@ -5,14 +5,22 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import uvloop
+from structlog.testing import capture_logs
 
 from rabbitbal.edge import serve as module
+from rabbitbal.edge.broker import EdgeBroker
+from rabbitbal.edge.pending import Pending
 from rabbitbal.edge.serve import serve
 from rabbitbal.edge.settings import Settings
+from rabbitbal.routes import watch
+from rabbitbal.routes.document import load
+from rabbitbal.routes.table import BUILT_IN
 from rabbitbal.runtime.lifecycle import Stop
+from tests.edge_deployment import replace_file
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -122,6 +130,67 @@ async def test_an_idle_connection_does_not_hold_the_edge(settings: Settings) -> 
     assert await asyncio.wait_for(reader.read(), 5) == b""
     await asyncio.wait_for(serving, 5)
     writer.close()
+
+
+async def test_a_running_edge_takes_a_new_table(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It watches its file, and says in its log which one it has."""
+    monkeypatch.setattr(watch, "PERIOD", 0.01)
+    path = tmp_path / "routes.yaml"
+    path.write_text("version: 1\nroutes: [{ name: before }]\n")
+    settings = replace(settings, routes=path, expose_worker=True)
+    stop = Stop()
+    with capture_logs() as lines:
+        serving = asyncio.ensure_future(serve(settings, stop))
+        assert b"\r\nrabbitbal-route: before\r\n" in await ask(settings)
+        replace_file(path, "version: 1\nroutes: [{ name: after }]\n")
+        await until(lambda: len([line for line in lines if line["event"] == "routes.loaded"]) == 2)
+        assert b"\r\nrabbitbal-route: after\r\n" in await ask(settings)
+        replace_file(path, "version: 1\nroutes: []\n")
+        await until(lambda: [line for line in lines if line["event"] == "routes.refused"])
+        assert b"\r\nrabbitbal-route: after\r\n" in await ask(settings)
+        stop()
+        await asyncio.wait_for(serving, 5)
+    (refused,) = (line for line in lines if line["event"] == "routes.refused")
+    assert str(refused["error"]).startswith(f"{path}:2:")
+
+
+async def test_the_tap_hears_of_the_first_table(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read before there is a connection to the broker."""
+    notices: list[dict[str, object]] = []
+
+    async def wait_up(broker: EdgeBroker) -> None:
+        """The broker is there at once."""
+
+    monkeypatch.setattr(EdgeBroker, "wait_up", wait_up)
+    monkeypatch.setattr(Pending, "notice", lambda pending, payload: notices.append(payload))
+    path = tmp_path / "routes.yaml"
+    path.write_text("version: 1\nroutes: [{ name: default }]\n")
+    stop = Stop()
+    serving = asyncio.ensure_future(serve(replace(settings, routes=path), stop))
+    await until(lambda: notices)
+    assert [notice["event"] for notice in notices] == ["routes.loaded"]
+    stop()
+    await asyncio.wait_for(serving, 5)
+
+
+def test_a_stop_waits_for_the_route_that_may_take_longest() -> None:
+    """Its requests were accepted, too."""
+    table = load(b"version: 1\nroutes: [{name: slow, match: {path: /slow}, timeout: 90s}, {name: default}]\n", "x")
+    assert module._longest(Settings(timeout=30.0), table) == 90.0
+    assert module._longest(Settings(timeout=120.0), table) == 120.0
+    assert module._longest(Settings(timeout=30.0), BUILT_IN) == 30.0
+
+
+async def ask(settings: Settings) -> bytes:
+    reader, writer = await connected(settings)
+    writer.write(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    return answer
 
 
 async def is_listening(settings: Settings) -> None:

@@ -31,7 +31,7 @@ async def edge() -> AsyncIterator[Deployment]:
         deployment.hang_up()
         await until(lambda: not len(deployment.pending))
         assert (deployment.pending._bytes, deployment.pending.prober._watches) == (0, {})
-        assert deployment.app._spools._left == SETTINGS.spool_total
+        assert deployment.app._intake._spools._left == SETTINGS.spool_total
 
 
 async def published(edge: Deployment, number: int = 1) -> None:
@@ -80,7 +80,7 @@ async def test_a_body_is_passed_on_while_it_comes_in(edge: Deployment, monkeypat
 
 async def test_a_worker_that_does_not_read_stops_the_client(edge: Deployment) -> None:
     """What its credit does not cover stays with the client; a little is on its way."""
-    edge.app._settings = replace(SETTINGS, body_limit=64 * MIB)
+    edge.app._intake._settings = replace(SETTINGS, body_limit=64 * MIB)
     conversation = await edge.connect()
     conversation.send(PUT % (32 * MIB) + b"\r\n" + DATA * 32)
     await published(edge)

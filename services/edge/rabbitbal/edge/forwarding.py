@@ -85,6 +85,13 @@ def _forwarded(given: dict[bytes, bytes], peer: Peer, host: bytes) -> Fields:
     return fields
 
 
+def is_https(fields: Fields) -> bool:
+    """Whether the client itself speaks TLS, by the fields that `request_fields` made. Of several proxies the first one
+    knows; one that has a WebSocket before it may call it `wss`."""
+    scheme = first(fields, b"x-forwarded-proto") or b""
+    return scheme.partition(b",")[0].strip().lower() in (b"https", b"wss")
+
+
 def _rfc7239(client: bytes, scheme: bytes, host: bytes) -> bytes:
     """RFC 7239 §4, §6: "an IPv6 address is always enclosed in square brackets", and then quoted."""
     hops = []

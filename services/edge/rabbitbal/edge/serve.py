@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import structlog
 import uvicorn
@@ -10,9 +11,15 @@ import uvicorn
 from rabbitbal.edge import admin
 from rabbitbal.edge.app import Edge
 from rabbitbal.edge.broker import EdgeBroker
+from rabbitbal.edge.copies import Copies
+from rabbitbal.edge.news import News
 from rabbitbal.edge.pending import Pending
 from rabbitbal.edge.protocol import EdgeProtocol
 from rabbitbal.edge.settings import Settings
+from rabbitbal.edge.spool import SpoolSpace
+from rabbitbal.routes.document import RoutesError
+from rabbitbal.routes.table import Table
+from rabbitbal.routes.watch import RoutesFile
 from rabbitbal.runtime import logs
 from rabbitbal.runtime.broker import Server
 from rabbitbal.runtime.lifecycle import Stop, instance_name, keep_ready_file
@@ -38,6 +45,10 @@ async def serve(settings: Settings, stop: Stop) -> None:
     broker = EdgeBroker(Server(settings.broker_url, settings.broker_password_file), edge_id)
     pending = Pending(edge_id, broker, settings.max_pending, settings.buffer_limit)
     broker.lost, broker.reply = pending.broker_lost, pending.reply
+    spools = SpoolSpace(settings.spool_total, settings.spool_limit, settings.spool_dir)
+    copies = Copies(pending, spools)
+    news = News(broker.wait_up, pending.notice)
+    routes = _routes(settings, news)
 
     server: uvicorn.Server
 
@@ -45,7 +56,8 @@ async def serve(settings: Settings, stop: Stop) -> None:
         return broker.up() and server.started and not stop.asked.is_set()
 
     try:
-        app = Edge(settings, pending, admin.build(edge_id, settings, pending, ready))  # type: ignore[arg-type]
+        own: Any = admin.build(edge_id, settings, pending, routes, copies, ready)
+        app = Edge(settings, pending, routes, copies, spools, own)
     except ValueError as error:
         raise SettingsError(f"RABBITBAL_TRUSTED_PROXIES: {error}") from error
     server = _server(settings, app)
@@ -55,6 +67,8 @@ async def serve(settings: Settings, stop: Stop) -> None:
             group.create_task(broker.run_publisher()),
             group.create_task(broker.run_consumer()),
             group.create_task(pending.prober.run()),
+            group.create_task(routes.run()),
+            group.create_task(news.run()),
             group.create_task(keep_ready_file(ready)),
         ]
         serving = group.create_task(server.serve())
@@ -64,12 +78,27 @@ async def serve(settings: Settings, stop: Stop) -> None:
         await _first(serving, stop.insisted, timeout=FAREWELL)
         server.should_exit = True
         # Answers are bounded by their deadlines; streams are not.
-        await _first(serving, stop.insisted, timeout=max(settings.drain, settings.timeout))
+        await _first(serving, stop.insisted, timeout=max(settings.drain, _longest(settings, routes.table)))
         server.force_exit = not serving.done()
         await serving
         for task in background:
             task.cancel()
     log.info("edge.stopped")
+
+
+def _routes(settings: Settings, news: News) -> RoutesFile:
+    """The table to begin with. Raises SettingsError, as an edge without one would send every request astray."""
+    routes = RoutesFile(settings.routes, news.tell)
+    try:
+        routes.start()
+    except RoutesError as error:
+        raise SettingsError(f"RABBITBAL_ROUTES: {error}") from error
+    return routes
+
+
+def _longest(settings: Settings, table: Table) -> float:
+    """Seconds until the last request that comes in now has its answer."""
+    return max([settings.timeout, *(route.policy.timeout or 0 for route in table.routes)])
 
 
 def _server(settings: Settings, app: Edge) -> uvicorn.Server:

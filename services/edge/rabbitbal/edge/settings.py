@@ -14,6 +14,7 @@ class Settings:
     broker_password_file: Path | None = setting(None, "file that holds the user's password", secret=True)
     host: str = setting("0.0.0.0", "address to listen on")
     port: int = setting(8000, "port to listen on", least=0, most=65535)
+    routes: Path | None = setting(None, "file of routes; a built-in table with one catch-all if not set")
     timeout: float = setting(30.0, "seconds from the whole request to its response", least=0.1, most=1500)
     body_limit: int = setting(1024 * MIB, "largest request body, bytes", least=0)
     spool_limit: int = setting(64 * MIB, "bytes kept of one upload, to repeat it on another worker", least=0)

@@ -101,8 +101,8 @@ def host_matches(wanted: str, host: str) -> bool:
 
 
 def prefix_matches(prefix: str, path: str) -> bool:
-    """On the border of a segment: ``/a`` is a prefix of ``/a`` and ``/a/b``, not of ``/ab``."""
-    return path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/")
+    """On the border of a segment: ``/a`` is a prefix of ``/a`` and ``/a/b``, not of ``/ab``; "" is one of everything."""
+    return not prefix or (path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/"))
 
 
 def _or(texts: tuple[str, ...]) -> str:

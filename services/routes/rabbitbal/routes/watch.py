@@ -31,6 +31,8 @@ class RoutesFile:
         self.table: Table = BUILT_IN
         self._loaded_at = time.time()
         self._seen = ""
+        # What was broken at the last look: an editor may be in the middle of writing it.
+        self._suspected = ""
         self._error: str | None = None
 
     def start(self) -> None:
@@ -64,7 +66,9 @@ class RoutesFile:
             # In a thread: a large table takes longer than requests should wait.
             table = await asyncio.to_thread(load, text, str(path))
         except RoutesError as error:
-            self._refuse(seen, str(error))
+            if seen == self._suspected:
+                self._refuse(seen, str(error))
+            self._suspected = seen
             return
         self._seen = seen
         self._take(table)
