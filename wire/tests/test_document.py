@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rabbitbal.wire import topology
-from rabbitbal.wire.envelope import Envelope, Kind, parse_envelope
+from rabbitbal.wire.envelope import Envelope, Kind, Leg, parse_envelope
 from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.fields import HOP_BY_HOP
 from rabbitbal.wire.message import (
@@ -28,7 +29,10 @@ TEXT = (Path(__file__).parents[2] / "docs" / "wire-format.md").read_text()
 EXAMPLES = re.findall(r"```json\n(.*?)```\n(?:\n```http\n(.*?)\n```)?", TEXT, re.DOTALL)
 DUMP = re.findall(r"^[0-9a-f]{8}  ((?:[0-9a-f]{2} ?)+)", TEXT, re.MULTILINE)
 
-PROPERTIES = {"type", "correlation_id", "app_id", "reply_to", "expiration", "content_type", "delivery_mode"}
+PROPERTIES = {"type", "correlation_id", "app_id", "reply_to", "expiration", "content_type"}
+PROPERTIES |= {"delivery_mode", "user_id"}
+
+ORDERS = {Kind.DRAIN, Kind.RESUME}
 
 
 def payload(block: str) -> bytes:
@@ -61,6 +65,9 @@ def test_every_example_is_a_message_that_the_code_reads_and_writes(message: str,
     assert found.headers() == example["headers"]
     assert set(properties) <= PROPERTIES
     assert (properties.get("content_type") == CONTENT_TYPE) == (block != "")
+    assert (properties.get("content_type") == "application/json") == ("payload" in example)
+    assert ("payload" in example) == (found.kind is Kind.NOTICE)
+    assert properties.get("user_id") == (topology.OPERATOR if found.kind in ORDERS else None)
     assert (block != "") == (found.kind in {Kind.REQUEST, Kind.RESPONSE})
     more = found.more or False
     if found.kind is Kind.REQUEST:
@@ -79,28 +86,59 @@ def test_every_example_is_published_where_its_sender_may_publish(message: str, b
     found = envelope(example)
     exchange, key = example["exchange"], example["routing_key"]
     expected = {
-        Kind.REQUEST: (topology.REQUESTS, topology.request_key(found.route or "")),
+        Kind.REQUEST: (topology.REQUESTS, topology.request_key("shop.eu" if found.partition else "default")),
         Kind.CANCEL: (topology.STREAMS, "worker-1-d4e5f6"),
         Kind.CREDIT: (topology.STREAMS, "worker-1-d4e5f6"),
         Kind.PROBE: (topology.STREAMS, "worker-1-d4e5f6"),
         Kind.BODY: (topology.RESPONSES, topology.body_key("edge-1-a1b2c3")),
+        Kind.DRAIN: (topology.STREAMS, "worker-1-d4e5f6"),
+        Kind.RESUME: (topology.STREAMS, "worker-1-d4e5f6"),
         Kind.ENDED: (topology.EVENTS, f"ended.{found.app_id}"),
+        Kind.NOTICE: (topology.EVENTS, topology.notice_key("worker", found.app_id)),
     }.get(found.kind, (topology.RESPONSES, topology.response_key("edge-1-a1b2c3")))
     assert (exchange, key) == expected
-    from_worker = found.kind in {Kind.RESPONSE, Kind.CLAIM, Kind.REDELIVERED, Kind.BODY}
-    permissions = topology.ROLES["worker" if from_worker else "edge"]
+    from_worker = found.kind in {Kind.RESPONSE, Kind.CLAIM, Kind.REDELIVERED, Kind.BODY, Kind.NOTICE}
+    permissions = topology.ROLES["operator" if found.kind in ORDERS else "worker" if from_worker else "edge"]
     assert re.search(permissions.write, exchange)
     assert re.search(permissions.topics.get(exchange, ("", ""))[0], key)
 
 
 def test_the_examples_tell_of_one_request() -> None:
     found = [envelope(json.loads(message)) for message, _ in EXAMPLES]
-    assert len({one.correlation_id for one in found}) == 1
+    apart = {*ORDERS, Kind.NOTICE}
+    assert len({one.correlation_id for one in found if one.kind not in apart and one.partition is None}) == 1
     assert {one.attempt for one in found} == {1}
 
 
+def test_the_example_of_a_notice_has_what_every_notice_has() -> None:
+    (notice,) = [example["payload"] for message, _ in EXAMPLES if "payload" in (example := json.loads(message))]
+    assert list(notice)[:3] == ["event", "when", "who"]
+    when = datetime.fromisoformat(notice["when"])
+    assert when.utcoffset() == timedelta(0)
+
+
+def test_what_is_said_of_sticky_pools_is_in_the_code() -> None:
+    """The names of their objects, their number, and how a binding reads."""
+    assert f"It has {topology.PARTITIONS} partitions" in TEXT
+    assert f"0 to {topology.PARTITIONS - 1}:" in TEXT
+    assert f"floor* of {topology.PARTITIONS} / N" in TEXT
+    for exchange in topology.sticky_exchanges("<pool>"):
+        assert f"| `{exchange.name}` | {exchange.type} |" in TEXT
+        assert all(f"`{argument}`" in TEXT for argument in exchange.arguments)
+    binding = topology.partition_bindings("<pool>")[7]
+    row = binding.queue.replace(".7", ".<n>")
+    assert binding.arguments == {"x-match": "all", "partition": "7"}
+    expected = f"| `{row}` | `{binding.exchange}`, arguments `x-match` = `all` and `partition` = `<n>` |"
+    assert expected in TEXT
+
+
+@pytest.mark.parametrize("leg", Leg)
+def test_every_leg_has_its_row(leg: Leg) -> None:
+    assert f"| `{leg}` | " in TEXT
+
+
 def test_the_bytes_of_the_request_are_those_of_its_example() -> None:
-    (block,) = [block for message, block in EXAMPLES if json.loads(message)["properties"]["type"] == "request"]
+    block = next(block for message, block in EXAMPLES if json.loads(message)["properties"]["type"] == "request")
     assert bytes.fromhex(" ".join(DUMP)) == payload(block)
 
 
@@ -124,7 +162,8 @@ def test_every_object_of_the_broker_is_in_the_document() -> None:
     for name in (topology.pool_queue("<pool>"), topology.edge_queue("<edge id>"), topology.worker_queue("<worker id>")):
         assert f"| `{name}` |" in TEXT
     for key in (
-        topology.request_key("<route>"),
+        topology.request_key("<key>"),
+        topology.notice_key("<role>", "<id>"),
         topology.response_key("<edge id>"),
         topology.body_key("<edge id>"),
         topology.EVERY_WORKER,
@@ -156,7 +195,7 @@ def test_the_permissions_are_those_of_the_code() -> None:
 
 def test_every_header_and_property_has_its_row() -> None:
     rows = re.findall(r"^\| `([a-z_]+)` \| (?:integer|boolean|string) \|", TEXT, re.MULTILINE)
-    carried_by_properties = {"kind", "correlation_id", "app_id", "reply_to", "expiration"}
+    carried_by_properties = {"kind", "correlation_id", "app_id", "reply_to", "expiration", "persistent", "user_id"}
     headers = {one.name for one in dataclasses.fields(Envelope)} - carried_by_properties | {"version"}
     assert sorted(rows) == sorted(headers)
     assert set(re.findall(r"^\| `([a-z_]+)` \| (?:shortstr|octet) \|", TEXT, re.MULTILINE)) == PROPERTIES
@@ -170,7 +209,7 @@ def test_limits_and_fields_are_those_of_the_code() -> None:
 
 def test_what_the_document_forbids_is_refused() -> None:
     """The rules of section 3, each broken once in the example of the request."""
-    (block,) = [block for message, block in EXAMPLES if json.loads(message)["properties"]["type"] == "request"]
+    block = next(block for message, block in EXAMPLES if json.loads(message)["properties"]["type"] == "request")
     good = payload(block)
     assert decode_request(good)
     for broken in (

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from rabbitbal.wire.envelope import VERSION, Envelope, Kind, parse_envelope
+from rabbitbal.wire.envelope import VERSION, Envelope, Kind, Leg, parse_envelope
 from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.reasons import Reason
 
 ID = "7f9c24e8b1d04a6e93c05d7be1f2a864"
+GROUP = "5e0c7d1b2a394857a6b5c4d3e2f10918"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 REQUEST = Envelope(
@@ -24,6 +25,9 @@ REQUEST = Envelope(
     route="default",
     traceparent=TRACE,
     sent=1_767_225_570_000,
+    leg=Leg.HEDGE,
+    group=GROUP,
+    partition="7",
 )
 ENVELOPES = {
     Kind.REQUEST: REQUEST,
@@ -41,11 +45,22 @@ ENVELOPES = {
     Kind.REDELIVERED: Envelope(Kind.REDELIVERED, ID, "worker-1", pool="default"),
     Kind.CANCEL: Envelope(Kind.CANCEL, ID, "edge-1"),
     Kind.ENDED: Envelope(
-        Kind.ENDED, ID, "edge-1", route="default", reason=Reason.QUEUE_TIMEOUT, status=504, duration=30_000_000, size=0
+        Kind.ENDED,
+        ID,
+        "edge-1",
+        route="default",
+        reason=Reason.QUEUE_TIMEOUT,
+        status=504,
+        duration=30_000_000,
+        size=0,
+        digest="ab",
     ),
     Kind.BODY: Envelope(Kind.BODY, ID, "worker-1", attempt=2, sequence=7, more=True),
     Kind.CREDIT: Envelope(Kind.CREDIT, ID, "edge-1", credit=65536),
     Kind.PROBE: Envelope(Kind.PROBE, "probe", "edge-1"),
+    Kind.NOTICE: Envelope(Kind.NOTICE, "notice", "worker-1"),
+    Kind.DRAIN: Envelope(Kind.DRAIN, "order", "operator-1"),
+    Kind.RESUME: Envelope(Kind.RESUME, "order", "operator-1"),
 }
 NEEDED: dict[Kind, dict[str, Any]] = {Kind.BODY: {"sequence": 1, "more": False}, Kind.CREDIT: {"credit": 0}}
 
@@ -71,6 +86,24 @@ def test_every_kind_is_tried_here() -> None:
 @pytest.mark.parametrize("envelope", ENVELOPES.values(), ids=ENVELOPES.keys())
 def test_an_envelope_survives_the_journey(envelope: Envelope) -> None:
     assert parsed(envelope) == envelope
+
+
+@pytest.mark.parametrize("leg", Leg)
+def test_every_leg_survives_the_journey(leg: Leg) -> None:
+    assert parsed(replace(REQUEST, leg=leg)) == replace(REQUEST, leg=leg)
+
+
+def test_a_copy_names_its_group() -> None:
+    """A leg without one is of nothing; a group alone may stand, and nobody reads it."""
+    with pytest.raises(WireError, match="group"):
+        parsed(REQUEST, group=...)
+    assert parsed(REQUEST, leg=...) == replace(REQUEST, leg=None)
+
+
+def test_what_properties_carry_is_no_header_and_is_not_read_back() -> None:
+    envelope = replace(REQUEST, persistent=True, user_id="edge")
+    assert envelope.headers() == REQUEST.headers()
+    assert parsed(envelope) == REQUEST
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -138,6 +171,10 @@ HOSTILE: list[tuple[str, list[Any]]] = [
     ("route", [..., None, *NOT_STRINGS]),
     ("pool", NOT_STRINGS),
     ("traceparent", NOT_STRINGS),
+    ("leg", ["", "Hedge", "second", "x" * 100_000, b"hedge", 0, 10**5000, True, ["hedge"], NESTED]),
+    ("group", [..., None, *NOT_STRINGS]),
+    ("partition", NOT_STRINGS),
+    ("digest", NOT_STRINGS),
     *((name, [-1, -(2**63), 2**63, 10**5000, *NOT_INTEGERS]) for name in NUMBERS),
     ("more", [0, 1, "true", b"", [True], NESTED]),
     ("upgrade", ["", "h2c", "WebSocket", *NOT_STRINGS]),

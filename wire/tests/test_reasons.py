@@ -22,6 +22,7 @@ STATUSES = {
     "bad-response": 502,
     "broker-down": 503,
     "client-gone": 499,
+    "superseded": 499,
     "edge-error": 500,
 }
 

@@ -25,6 +25,7 @@ from rabbitbal.wire.topology import (
     TAP_QUEUES,
     Queue,
     edge_queue,
+    notice_key,
     pool_queue,
     request_key,
     response_key,
@@ -35,10 +36,15 @@ POOL = pool_queue("default")
 POOL_EXCHANGE = topology.pool_exchange("default")
 EDGE = edge_queue("web-1-a1b2c3")
 WORKER = worker_queue("app-1-d4e5f6")
+PARTITION_QUEUES = {topology.partition_queue("default", 0), topology.partition_queue("default", 31)}
+STICKY = {*PARTITION_QUEUES, topology.sticky_exchange("default"), topology.unpinned_exchange("default")}
+# Nobody's, but ours by their prefix.
+ODD = {"rabbitbal.pool.", "rabbitbal.pool.a.b", "rabbitbal.pool"}
 # "amq.default" is the name under which the broker checks the default exchange.
 NAMES = {
     *(exchange.name for exchange in EXCHANGES),
-    *(POOL, EDGE, WORKER, TAP_LOG, DEAD_QUEUE, POOL_EXCHANGE),
+    *(POOL, EDGE, WORKER, TAP_LOG, DEAD_QUEUE, POOL_EXCHANGE, *STICKY),
+    *ODD,
     *("amq.default", "amq.topic", "amq.direct", "amq.fanout", "amq.gen-x", "amq.rabbitmq.trace", "other"),
     *("xpool.default", "pool.", "pool", "edge.", "worker.", "rabbitbal", "rabbitbalxrequests", "a.rabbitbal.requests"),
 }
@@ -46,10 +52,11 @@ NAMES = {
 # role: (configure, write, read), and every other name is forbidden.
 ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
     "edge": ({EDGE}, {REQUESTS, STREAMS, EVENTS, DEAD, EDGE}, {RESPONSES, EDGE}),
-    "worker": ({WORKER}, {RESPONSES, DEAD, WORKER}, {STREAMS, POOL, WORKER}),
+    "worker": ({WORKER}, {RESPONSES, EVENTS, DEAD, WORKER}, {STREAMS, POOL, *PARTITION_QUEUES, WORKER}),
+    "operator": (set(), {STREAMS, EVENTS, POOL_EXCHANGE}, {REQUESTS}),
     "tap": (set(), {EVENTS}, {TAP_LOG}),
     "topology": tuple(  # type: ignore[dict-item]
-        [{REQUESTS, RESPONSES, STREAMS, EVENTS, DEAD, POOL, POOL_EXCHANGE, TAP_LOG, DEAD_QUEUE}] * 3
+        [{REQUESTS, RESPONSES, STREAMS, EVENTS, DEAD, POOL, POOL_EXCHANGE, TAP_LOG, DEAD_QUEUE, *STICKY, *ODD}] * 3
     ),
 }
 
@@ -94,8 +101,16 @@ def test_every_permission_is_a_pattern_of_the_whole_name(role: str) -> None:
 
 
 PUBLISHES = {
-    "edge": [(REQUESTS, request_key("default")), (STREAMS, "app-1"), (EVENTS, "ended.web-1"), (DEAD, "")],
-    "worker": [(RESPONSES, response_key("web-1")), (DEAD, "")],
+    "edge": [
+        (REQUESTS, request_key("default")),
+        (REQUESTS, request_key("shop.eu.de")),
+        (STREAMS, "app-1"),
+        (EVENTS, "ended.web-1"),
+        (EVENTS, notice_key("edge", "web-1")),
+        (DEAD, ""),
+    ],
+    "worker": [(RESPONSES, response_key("web-1")), (EVENTS, notice_key("worker", "app-1")), (DEAD, "")],
+    "operator": [(STREAMS, "app-1"), (STREAMS, topology.EVERY_WORKER), (EVENTS, notice_key("operator", "me-1"))],
     "tap": [(EVENTS, "tap.anything")],
     "topology": [],
 }
@@ -106,7 +121,19 @@ PUBLISHES_NOT = {
         (REQUESTS, ""),
         (RESPONSES, response_key("web-1")),
         (EVENTS, "tap.anything"),
+        (EVENTS, notice_key("worker", "app-1")),
+        (EVENTS, notice_key("operator", "me-1")),
         ("amq.default", POOL),
+    ],
+    "operator": [
+        (REQUESTS, request_key("default")),
+        (RESPONSES, response_key("web-1")),
+        (EVENTS, "ended.web-1"),
+        (EVENTS, notice_key("edge", "web-1")),
+        (EVENTS, notice_key("worker", "app-1")),
+        (DEAD, ""),
+        ("amq.default", POOL),
+        ("amq.default", WORKER),
     ],
     "worker": [
         (REQUESTS, request_key("default")),
@@ -114,6 +141,8 @@ PUBLISHES_NOT = {
         (RESPONSES, "xresponse.web-1"),
         (STREAMS, "app-1"),
         (EVENTS, "ended.web-1"),
+        (EVENTS, notice_key("edge", "web-1")),
+        (EVENTS, notice_key("operator", "me-1")),
         ("amq.default", EDGE),
         ("amq.default", POOL),
     ],
@@ -169,6 +198,24 @@ def test_the_topology_job_may_declare_and_bind_everything_that_is_shared() -> No
         assert may_bind("topology", binding.queue, binding.exchange, binding.key)
 
 
+def test_an_operator_binds_pools_to_requests_and_nothing_else() -> None:
+    """What it binds is a pool's exchange: it cannot have requests led to a queue of its own, or read what is in one."""
+    assert may_bind("operator", POOL_EXCHANGE, REQUESTS, request_key("default"))
+    assert may_bind("operator", POOL_EXCHANGE, REQUESTS, "request.reports.#")
+    for queue in (POOL, EDGE, WORKER, TAP_LOG, DEAD_QUEUE, *STICKY):
+        assert not may_bind("operator", queue, REQUESTS, request_key("default"))
+    for exchange in (RESPONSES, STREAMS, EVENTS, DEAD, *STICKY):
+        assert not may_bind("operator", POOL_EXCHANGE, exchange, request_key("default"))
+    assert not may_bind("operator", POOL_EXCHANGE, REQUESTS, "#")
+    assert ROLES["operator"].tags == ("monitoring",)
+    assert [role for role in ROLES if ROLES[role].tags] == ["operator"]
+
+
+def test_the_user_whose_orders_workers_take_is_a_role() -> None:
+    assert topology.OPERATOR in ROLES
+    assert [role for role in ROLES if may_publish(role, STREAMS, "app-1")] == ["edge", "operator", "topology"]
+
+
 def test_nobody_but_the_topology_job_changes_what_is_shared() -> None:
     shared = {exchange.name for exchange in EXCHANGES} | {POOL, POOL_EXCHANGE, TAP_LOG, DEAD_QUEUE}
     for role in ROLES.keys() - {"topology"}:
@@ -189,7 +236,11 @@ def overflow(queue: Queue) -> object:
     return queue.arguments["x-overflow"]
 
 
-POOLS = (topology.pool("default", 1000, 2**20), topology.pool("reports", 1, 1))
+POOLS = (
+    topology.pool("default", 1000, 2**20),
+    topology.pool("reports", 1, 1),
+    *topology.partitions("shop", 7, 8),
+)
 
 
 @pytest.mark.parametrize("queue", TAP_QUEUES, ids=lambda queue: queue.name)
@@ -247,3 +298,19 @@ def test_names_are_unique_and_ours() -> None:
 def test_names_and_keys_read_as_the_specification_says() -> None:
     assert (request_key("r"), response_key("e")) == ("request.r", "response.e")
     assert (pool_queue("p"), edge_queue("e"), worker_queue("w")) == ("pool.p", "edge.e", "worker.w")
+
+
+def test_a_sticky_pool_leads_each_partition_to_a_queue_of_its_own() -> None:
+    """By a header that is compared as text; what fits none goes another way, to the pool's own queue."""
+    queues = topology.partitions("shop", 7, 8)
+    bindings = topology.partition_bindings("shop")
+    assert [binding.queue for binding in bindings] == [queue.name for queue in queues]
+    assert len({queue.name for queue in queues}) == topology.PARTITIONS
+    assert [binding.arguments for binding in bindings] == [
+        {"x-match": "all", "partition": str(number)} for number in range(topology.PARTITIONS)
+    ]
+    unpinned, sticky = topology.sticky_exchanges("shop")
+    assert {binding.exchange for binding in bindings} == {sticky.name}
+    assert (sticky.type, sticky.arguments) == ("headers", {"alternate-exchange": unpinned.name})
+    assert (unpinned.type, unpinned.arguments) == ("fanout", {})
+    assert {queue.name for queue in queues}.isdisjoint({pool_queue("shop"), pool_queue("shop0")})

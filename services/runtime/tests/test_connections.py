@@ -19,17 +19,22 @@ from pamqp.body import ContentBody
 from pamqp.heartbeat import Heartbeat
 
 from rabbitbal.runtime.broker import (
+    LOSSES,
     Delivery,
+    Different,
     Disconnected,
     Link,
     Publisher,
     Server,
     Session,
+    Topologist,
     Verdict,
     consume,
+    consumers,
     losses_named,
     private_queue,
 )
+from rabbitbal.wire import topology
 from rabbitbal.wire.envelope import Envelope, Kind
 
 ENVELOPE = Envelope(Kind.CANCEL, "c0ffee", "edge-1")
@@ -68,6 +73,10 @@ class AmqpServer:
         self.seen: list[Any] = []
         self.published: list[tuple[Any, header.ContentHeader]] = []
         self.consumers: dict[str, tuple[Client, int]] = {}
+        self.counts: dict[str, int] = {}
+        """Consumers of queues, for who asks."""
+        self.refusals: dict[str, commands.Channel.Close] = {}
+        """How a declare or consume of a queue closes its channel."""
         self.port = 0
 
     async def start(self) -> asyncio.Server:
@@ -131,8 +140,10 @@ class AmqpServer:
             client.channels.add(channel)
         if type(frame) in answers:
             client.send(channel, answers[type(frame)])
+        elif isinstance(frame, commands.Queue.Declare | Basic.Consume) and frame.queue in self.refusals:
+            client.send(channel, self.refusals[frame.queue])
         elif isinstance(frame, commands.Queue.Declare):
-            client.send(channel, commands.Queue.DeclareOk(frame.queue, 0, 0))
+            client.send(channel, commands.Queue.DeclareOk(frame.queue, 0, self.counts.get(frame.queue, 0)))
         elif isinstance(frame, Basic.Consume):
             self.consumers[frame.consumer_tag] = (client, channel)
             client.send(channel, Basic.ConsumeOk(frame.consumer_tag))
@@ -516,3 +527,102 @@ async def test_a_heartbeat_alone_keeps_the_connection(server: AmqpServer) -> Non
         server.clients[0].send(0, commands.Connection.Blocked("memory"), commands.Connection.Unblocked())
         await asyncio.wait_for(server.clients[0].writer.drain(), 1)
         assert link.up.is_set()
+
+
+@asynccontextmanager
+async def session_of(server: AmqpServer) -> AsyncIterator[Session]:
+    sessions: list[Session] = []
+
+    async def setup(session: Session) -> None:
+        sessions.append(session)
+
+    async with running(Link("test", at(server), setup)) as link:
+        await until(link.up.is_set)
+        yield sessions[0]
+        assert len(sessions) == 1, "the connection was lost"
+
+
+async def test_a_consumer_says_who_it_is_and_how_it_is_preferred(server: AmqpServer) -> None:
+    """Tag, priority and exclusiveness are the broker's; without them nothing of the kind is sent."""
+    async with session_of(server) as session:
+        await consume(await session.channel(), "q", _swallow, tag="worker-1", priority=-5, exclusive=True)
+        await consume(await session.channel(), "q", _swallow)
+    first, second = (frame for frame in server.seen if isinstance(frame, Basic.Consume))
+    assert (first.consumer_tag, first.arguments, first.exclusive) == ("worker-1", {"x-priority": -5}, True)
+    assert (not second.arguments, second.exclusive, second.consumer_tag != "") == (True, False, True)
+
+
+async def test_a_lease_that_is_refused_costs_its_channel_and_no_more(server: AmqpServer) -> None:
+    """Another has the partition: whoever tried is told, and the connection and its other channels go on."""
+    server.refusals["q"] = commands.Channel.Close(403, "ACCESS_REFUSED - in exclusive use", 60, 20)
+    lost: list[str] = []
+    async with session_of(server) as session:
+        other = await session.channel()
+        channel = await session.channel(lost=lost.append)
+        with pytest.raises(LOSSES):
+            await consume(channel, "q", _swallow, exclusive=True)
+        await until(lambda: lost)
+        await consume(other, "r", _swallow)
+
+
+async def test_consumers_are_counted_without_declaring_anything(server: AmqpServer) -> None:
+    """A passive declare: it takes no permission."""
+    server.counts = {"q": 3}
+    async with session_of(server) as session:
+        channel = await session.channel(lost=lambda why: None)
+        assert [await consumers(channel, "q"), await consumers(channel, "r")] == [3, 0]
+    assert {frame.passive for frame in server.seen if isinstance(frame, commands.Queue.Declare)} == {True}
+
+
+async def test_whether_a_queue_exists_is_asked_on_a_channel_of_its_own(server: AmqpServer) -> None:
+    """The broker closes it when the answer is no; the connection lives."""
+    server.refusals["missing"] = commands.Channel.Close(404, "NOT_FOUND - no queue 'missing'", 50, 10)
+    async with session_of(server) as session:
+        assert [await session.exists("missing"), await session.exists("there")] == [False, True]
+
+
+async def test_an_object_that_is_another_one_is_told_by_its_name(server: AmqpServer) -> None:
+    """With what was asked for and what the broker says to it: a person has to decide."""
+    queue = topology.pool("shop", 7, 1024)
+    server.refusals[queue.name] = commands.Channel.Close(406, "PRECONDITION_FAILED - inequivalent arg", 50, 10)
+    with pytest.raises(Different) as caught:
+        async with Topologist(at(server)) as broker:
+            await broker.queue(queue, "classic")
+    for part in ("pool.shop", "x-max-length=7", "x-queue-type=classic", "inequivalent arg"):
+        assert part in str(caught.value)
+
+
+async def test_a_message_says_whose_it_is_and_whether_it_outlasts_the_broker(server: AmqpServer) -> None:
+    """The user that the broker checks, and the delivery mode; the ordinary message has neither."""
+    publisher = Publisher("test", at(server))
+    order = Envelope(Kind.DRAIN, "order", "operator", user_id="operator", persistent=True)
+    async with running(publisher.link):
+        await until(lambda: publisher.up)
+        await publisher.publish("e", "k", order, timeout=2)
+        await publisher.publish("e", "k", ENVELOPE, timeout=2)
+        await publisher.publish("e", "k", Envelope(Kind.NOTICE, "notice", "worker-1"), b"{}", timeout=2)
+    found = [(content.properties.user_id, content.properties.delivery_mode) for _, content in server.published]
+    assert found == [("operator", 2), (None, 1), (None, 1)]
+    assert server.published[2][1].properties.content_type == "application/json"
+
+
+async def test_who_waits_for_a_delivery_to_be_settled_hears_it_once(server: AmqpServer) -> None:
+    """Also when the channel is gone: its slot is free all the same."""
+    deliveries: list[Delivery] = []
+    heard: list[int] = []
+
+    async def received(delivery: Delivery) -> None:
+        delivery.settling = lambda: heard.append(len(heard))
+        deliveries.append(delivery)
+
+    async with session_of(server) as session:
+        await consume(await session.channel(), "q", received, tag="t")
+        server.deliver("t", b"one", 1)
+        server.deliver("t", b"two", 2)
+        await until(lambda: len(deliveries) == 2)
+        assert await deliveries[0].ack()
+        await deliveries[0].ack()
+        assert heard == [0]
+    assert deliveries[0].user_id is None
+    assert not await deliveries[1].ack()
+    assert heard == [0, 1]

@@ -93,7 +93,7 @@ def test_the_definitions_name_what_the_broker_wants() -> None:
     assert made["vhosts"] == [{"name": "/"}]
     assert set(ROLES) == {user["name"] for user in made["users"]} == {right["user"] for right in made["permissions"]}
     assert "guest" not in {user["name"] for user in made["users"]}
-    assert all(user["tags"] == [] for user in made["users"])
+    assert {user["name"]: user["tags"] for user in made["users"] if user["tags"]} == {"operator": ["monitoring"]}
     assert {"rabbit_password_hashing_sha256"} == {user["hashing_algorithm"] for user in made["users"]}
     for right in [*made["permissions"], *made["topic_permissions"]]:
         for kind in ("configure", "write", "read"):
@@ -112,14 +112,26 @@ def test_the_definitions_name_what_the_broker_wants() -> None:
         ("RABBITBAL_POOLS_DECLARED", "a b"),
         ("RABBITBAL_POOLS_DECLARED", "a.b"),
         ("RABBITBAL_POOLS_DECLARED", "a,#"),
+        ("RABBITBAL_POOLS_DECLARED", "a:"),
+        ("RABBITBAL_POOLS_DECLARED", "a:stuck"),
+        ("RABBITBAL_POOLS_DECLARED", "a:sticky:sticky"),
+        ("RABBITBAL_POOLS_DECLARED", "a,a:sticky"),
+        ("RABBITBAL_POOLS_DECLARED", "-a"),
+        ("RABBITBAL_POOLS_DECLARED", "é"),
+        ("RABBITBAL_POOLS_DECLARED", "a" * 65),
     ],
 )
 def test_a_bad_value_names_its_variable(variable: str, text: str) -> None:
     """One line for the operator."""
     with pytest.raises(SettingsError, match=variable):
-        read(Settings, {variable: text}).pool_names()
+        read(Settings, {variable: text}).pools()
 
 
 def test_pools_are_named_by_a_list() -> None:
     """Spaces do not matter."""
-    assert read(Settings, {"RABBITBAL_POOLS_DECLARED": " default, reports-2,"}).pool_names() == ["default", "reports-2"]
+    declared = " default, reports-2,shop:sticky,"
+    assert read(Settings, {"RABBITBAL_POOLS_DECLARED": declared}).pools() == {
+        "default": False,
+        "reports-2": False,
+        "shop": True,
+    }

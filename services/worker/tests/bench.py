@@ -10,11 +10,12 @@ from typing import cast
 from aio_pika.abc import AbstractIncomingMessage
 
 from rabbitbal.runtime.broker import Delivery, Disconnected, Verdict
-from rabbitbal.wire.envelope import Envelope, Kind
+from rabbitbal.wire.envelope import Envelope, Kind, Leg
 from rabbitbal.wire.flow import WINDOW
 from rabbitbal.wire.message import Request, Response, encode_request
 from rabbitbal.wire.reasons import Reason
 from rabbitbal.worker.runner import Runner
+from rabbitbal.worker.slots import Turn
 from rabbitbal.worker.targets.contract import Answer, Body
 from tests.harness import until
 
@@ -83,6 +84,7 @@ class Message:
         self.app_id = envelope.app_id
         self.reply_to = envelope.reply_to
         self.headers = envelope.headers()
+        self.user_id: str | None = None
         self.settled: list[str] = []
         self.channel_gone = False
         self.hold: asyncio.Event | None = None
@@ -189,6 +191,9 @@ class Bench:
         more: bool | None = None,
         upgrade: str | None = None,
         credit: int = WINDOW,
+        leg: Leg | None = None,
+        partition: str | None = None,
+        turn: Turn | None = None,
     ) -> "asyncio.Task[None]":
         now = time.time()
         envelope = Envelope(
@@ -205,13 +210,16 @@ class Bench:
             more=more,
             upgrade=upgrade,
             credit=credit,
+            leg=leg,
+            group=None if leg is None else "f00d",
+            partition=partition,
         )
-        return self.hand_over(Message(redelivered, envelope, body))
+        return self.hand_over(Message(redelivered, envelope, body), turn)
 
-    def hand_over(self, message: Message) -> "asyncio.Task[None]":
+    def hand_over(self, message: Message, turn: Turn | None = None) -> "asyncio.Task[None]":
         self.messages.append(message)
         delivery = Delivery(cast(AbstractIncomingMessage, message))
-        work: Awaitable[None] = self.runner.handle(delivery, "default")
+        work: Awaitable[None] = self.runner.handle(delivery, "default", turn)
         return asyncio.ensure_future(work)
 
     def tell(self, kind: Kind, payload: bytes = b"", *, name: str = NAME, edge: str = EDGE, **headers: object) -> None:

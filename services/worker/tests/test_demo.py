@@ -17,6 +17,7 @@ DIRECTORY = Path(__file__).parents[3] / "compose" / "demo"
 
 Message = dict[str, Any]
 GONE: Message = {"type": "http.disconnect"}
+BODYLESS: tuple[Message, ...] = ({"type": "http.request", "body": b""},)
 
 
 @pytest.fixture
@@ -348,3 +349,34 @@ async def test_crash_kills_its_own_process(demo: ModuleType, monkeypatch: pytest
     monkeypatch.setattr("os.getpid", lambda: 4711)
     assert (await get(demo, b"/crash")).sent == []
     assert killed == [(4711, signal.SIGKILL)]
+
+
+@pytest.mark.parametrize("folder", ["/catalog", "/reports"])
+async def test_all_pages_are_below_the_folders_too(demo: ModuleType, folder: str) -> None:
+    """So that a route can tell them apart, and the answer is the same."""
+    for target in ("/whoami", "/work?ms=1", "/bytes/10", "/status/418", "/count/k"):
+        plain = await Exchange(demo, target.encode(), *BODYLESS).through()
+        below = await Exchange(demo, (folder + target).encode(), *BODYLESS).through()
+        assert plain.sent == below.sent
+    home = await Exchange(demo, folder.encode(), *BODYLESS).through()
+    assert home.sent[0]["status"] == 200
+    missing = await Exchange(demo, folder.encode() + b"x/whoami", *BODYLESS).through()
+    assert missing.sent[0]["status"] == 404
+
+
+async def test_a_group_of_workers_can_be_slower(demo: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DEMO_SLOWNESS; what the page says is what it was asked for."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    assert demo.SLOWNESS == 1
+    monkeypatch.setattr(demo, "SLOWNESS", 10.0)
+    monkeypatch.setattr(demo.asyncio, "sleep", sleep)
+    visit = demo.Visit({}, None, _nowhere, "", {"ms": "20"})
+    await demo.work(visit)
+    assert slept == [0.2]
+
+
+async def _nowhere(message: Message) -> None: ...

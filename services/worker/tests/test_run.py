@@ -9,11 +9,12 @@ import pytest
 from rabbitbal.runtime.broker import Verdict
 from rabbitbal.runtime.streams import AHEAD
 from rabbitbal.wire import topology
-from rabbitbal.wire.envelope import Kind
+from rabbitbal.wire.envelope import Kind, Leg
 from rabbitbal.wire.flow import CHUNK, OVERHEAD, WINDOW
 from rabbitbal.wire.message import Request, decode_response, encode_request
 from rabbitbal.wire.reasons import Reason
 from rabbitbal.worker import post, replies, run
+from rabbitbal.worker.slots import Intake, Slots, Turn
 from rabbitbal.worker.targets import AppRaised, BadResponse
 from tests.bench import ATTEMPT, CUT, EDGE, NAME, NEVER_SENT, Bench, done, still
 from tests.harness import until
@@ -670,3 +671,133 @@ async def test_the_end_of_a_stream_does_not_wait_for_its_application(bench: Benc
     assert (bench.broker.stream()[3], task.done()) == (Reason.WORKER_LOST, False)
     bench.app.through.set()
     await done(task)
+
+
+# --- copies, and requests of a partition
+
+
+@pytest.mark.parametrize("leg", [Leg.FIRST, Leg.HEDGE])
+async def test_a_copy_that_may_lose_is_claimed_at_once(bench: Bench, leg: Leg) -> None:
+    """So that the edge knows whom to cancel when another copy was faster."""
+    task = bench.deliver(leg=leg)
+    await until(lambda: bench.broker.kinds() == [Kind.CLAIM])
+    assert (bench.broker.of(Kind.CLAIM)[0][0].credit, bench.app.running) == (None, 1)
+    bench.app.finish()
+    await done(task)
+    assert bench.broker.kinds() == [Kind.CLAIM, Kind.RESPONSE]
+
+
+@pytest.mark.parametrize("leg", [Leg.PRIMARY, Leg.ALL, Leg.SHADOW])
+async def test_other_copies_are_claimed_when_they_last(bench: Bench, leg: Leg) -> None:
+    """As requests without copies are."""
+    task = bench.deliver(leg=leg)
+    await bench.running()
+    assert await still(lambda: bench.broker.kinds() == [])
+    bench.app.finish()
+    await done(task)
+
+
+async def test_a_request_of_a_partition_is_claimed_before_it_is_started(bench: Bench) -> None:
+    """One that comes back unclaimed was never started, whatever its method. It is claimed once."""
+    bench.broker.held[Kind.CLAIM] = asyncio.Event()
+    task = bench.deliver(partition="7")
+    await until(lambda: bench.broker.tried == 1)
+    assert await still(lambda: bench.app.running == 0)
+    bench.broker.held.pop(Kind.CLAIM).set()
+    await bench.running()
+    bench.app.finish()
+    await done(task)
+    assert bench.broker.kinds() == [Kind.CLAIM, Kind.RESPONSE]
+    assert (bench.broker.of(Kind.CLAIM)[0][0].credit, bench.settled(), bench.left_over()) == (None, ["ack"], [])
+
+
+async def test_a_request_of_a_partition_has_no_body_to_come(bench: Bench) -> None:
+    """A piece for it is nobody's, and the request goes on."""
+    task = bench.deliver(partition="7")
+    await bench.running()
+    bench.tell(Kind.BODY, b"x", sequence=1, more=False)
+    bench.app.finish()
+    await done(task)
+    assert bench.broker.kinds() == [Kind.CLAIM, Kind.RESPONSE]
+
+
+async def test_an_upload_of_a_partition_is_claimed_once_and_with_credit(bench: Bench) -> None:
+    """The rule for uploads holds as it is."""
+    task = bench.deliver(partition="7", body=UPLOAD, more=True)
+    call = await bench.running()
+    assert [envelope.credit for envelope, _ in bench.broker.of(Kind.CLAIM)] == [WINDOW]
+    bench.tell(Kind.BODY, b"second", sequence=1, more=False)
+    assert [await call.body.read(), await call.body.read(), await call.body.read()] == [b"first ", b"second", b""]
+    bench.app.finish()
+    await done(task)
+
+
+async def test_a_request_of_a_partition_is_cancelled_at_its_deadline(bench: Bench) -> None:
+    """The edge knows who runs it, and says `worker-timeout`."""
+    await done(bench.deliver(partition="7", timeout=0.05))
+    assert (bench.app.cancelled, bench.broker.kinds(), bench.settled()) == (1, [Kind.CLAIM], ["ack"])
+
+
+@pytest.mark.parametrize(("verdict", "settled"), [(Verdict.UNROUTABLE, "ack"), (None, "requeue")])
+async def test_a_request_of_a_partition_that_cannot_be_claimed_is_not_started(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, verdict: Verdict | None, settled: str
+) -> None:
+    """Its edge is gone, or the broker cannot be reached: then somebody else may."""
+    monkeypatch.setattr(replies, "NOTICE_GRACE", 0.02)
+    if verdict is None:
+        bench.broker.up.clear()
+    else:
+        bench.broker.by_kind[Kind.CLAIM] = type(bench.broker.verdicts)([verdict])
+    await done(bench.deliver(partition="7"))
+    assert (bench.app.calls, bench.settled()) == ([], [settled])
+
+
+# --- requests that wait for a slot
+
+
+async def test_a_request_that_waits_for_a_slot_is_not_begun(bench: Bench) -> None:
+    """And is in hand all the same: the worker is not idle."""
+    slots = Slots(1)
+    first = bench.deliver(name="one", turn=Turn(Intake(slots)))
+    await bench.running()
+    second = bench.deliver(name="two", turn=Turn(Intake(slots)), partition="7")
+    assert await still(lambda: len(bench.app.calls) == 1 and bench.broker.kinds() == [])
+    assert (bench.runner.running, bench.runner.most_running) == (2, 1)
+    slots.free()
+    await bench.running(2)
+    for number in (0, 1):
+        bench.app.finish(number)
+    await done(first)
+    await done(second)
+
+
+async def test_a_request_that_waited_too_long_is_not_run(bench: Bench) -> None:
+    """Its deadline passed, or it was cancelled, while it waited: the edge has answered."""
+    slots = Slots(1)
+    assert await Turn(Intake(slots)).take()
+    late = bench.deliver(name="late", timeout=0.02, turn=Turn(Intake(slots)))
+    unwanted = bench.deliver(name="unwanted", turn=Turn(Intake(slots)))
+    bench.tell(Kind.CANCEL, name="unwanted")
+    assert await still(lambda: not late.done(), 0.04)
+    slots.free()
+    await done(late)
+    slots.free()
+    await done(unwanted)
+    assert (bench.app.calls, bench.broker.sent) == ([], [])
+    assert (bench.settled(0), bench.settled(1)) == (["ack"], ["ack"])
+
+
+async def test_a_request_that_gets_no_slot_goes_back_untold(bench: Bench) -> None:
+    """Nobody claimed it."""
+    intake = Intake(Slots(1))
+    intake.close()
+    await done(bench.deliver(partition="7", turn=Turn(intake)))
+    assert (bench.app.calls, bench.broker.sent, bench.settled()) == ([], [], ["requeue"])
+
+
+async def test_a_redelivered_request_waits_for_no_slot(bench: Bench) -> None:
+    """It is not run here: the edge hears of it at once."""
+    slots = Slots(1)
+    assert await Turn(Intake(slots)).take()
+    await done(bench.deliver(partition="7", redelivered=True, turn=Turn(Intake(slots))))
+    assert (bench.broker.kinds(), bench.settled()) == ([Kind.REDELIVERED], ["ack"])

@@ -162,13 +162,45 @@ def pool_bindings(name: str) -> tuple[Binding, ...]:
 
 def pool(name: str, length: int, length_bytes: int) -> Queue:
     """The queue of a pool: at most ``length`` requests wait, and the next publish is refused (a nack)."""
-    return Queue(
-        pool_queue(name),
-        {"x-max-length": length, "x-max-length-bytes": length_bytes, "x-overflow": "reject-publish"},
+    return Queue(pool_queue(name), _bounds(length, length_bytes))
+
+
+def partitions(name: str, length: int, length_bytes: int) -> tuple[Queue, ...]:
+    """The queues of a sticky pool's partitions, each as long as the pool's own."""
+    arguments = _bounds(length, length_bytes)
+    return tuple(Queue(partition_queue(name, number), arguments) for number in range(PARTITIONS))
+
+
+def sticky_exchanges(name: str) -> tuple[Exchange, ...]:
+    """What a sticky pool has besides. The alternate exchange gets what no partition's binding fits."""
+    unpinned = unpinned_exchange(name)
+    return (
+        Exchange(unpinned, "fanout"),
+        Exchange(sticky_exchange(name), "headers", {"alternate-exchange": unpinned}),
     )
 
 
+def partition_bindings(name: str) -> tuple[Binding, ...]:
+    """https://www.rabbitmq.com/docs/exchanges#headers: the value is compared with the header as a string."""
+    return tuple(
+        Binding(
+            partition_queue(name, number),
+            sticky_exchange(name),
+            "",
+            {"x-match": "all", "partition": str(number)},
+        )
+        for number in range(PARTITIONS)
+    )
+
+
+def _bounds(length: int, length_bytes: int) -> dict[str, Any]:
+    return {"x-max-length": length, "x-max-length-bytes": length_bytes, "x-overflow": "reject-publish"}
+
+
 NOTHING = "^$"
+
+# The user whose orders (drain, resume) workers take.
+OPERATOR = "operator"
 
 ROLES: dict[str, Permissions] = {
     "edge": Permissions(
@@ -193,7 +225,7 @@ ROLES: dict[str, Permissions] = {
         read=r"^tap\..+$",
         topics={EVENTS: (r"^tap\.", NOTHING)},
     ),
-    "operator": Permissions(
+    OPERATOR: Permissions(
         configure=NOTHING,
         write=r"^rabbitbal\.(pool\.[^.]+|streams|events)$",
         read=r"^rabbitbal\.requests$",

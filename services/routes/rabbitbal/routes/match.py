@@ -101,7 +101,7 @@ def host_matches(wanted: str, host: str) -> bool:
 
 
 def prefix_matches(prefix: str, path: str) -> bool:
-    """On the border of a segment: ``/a`` is a prefix of ``/a`` and ``/a/b``, not of ``/ab``; "" is one of everything."""
+    """On the border of a segment: ``/a`` is one of ``/a`` and ``/a/b``, not of ``/ab``; the empty one of everything."""
     return not prefix or (path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/"))
 
 

@@ -17,7 +17,7 @@ import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, DeliveryError
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, ChannelPreconditionFailed, DeliveryError
 from yarl import URL
 
 from rabbitbal.wire import topology
@@ -25,6 +25,9 @@ from rabbitbal.wire.envelope import Envelope, Kind, parse_envelope
 from rabbitbal.wire.message import CONTENT_TYPE
 
 log = structlog.get_logger()
+
+# For annotations of whoever holds one.
+Channel = AbstractChannel
 
 CONNECT_TIMEOUT = 5.0
 SETUP_TIMEOUT = 10.0
@@ -109,6 +112,10 @@ class Session:
         if prefetch:
             await channel.set_qos(prefetch_count=prefetch)
         return channel
+
+    async def exists(self, queue: str) -> bool:
+        """Whether there is a queue of that name."""
+        return await _exists(self.connection, queue)
 
 
 class Link:
@@ -250,7 +257,7 @@ def _content_type(kind: Kind) -> str:
 class Delivery:
     """A message that a consumer received. It is settled once: the first `ack` or `requeue` counts."""
 
-    __slots__ = ("_message", "_settled", "body", "redelivered", "user_id")
+    __slots__ = ("_message", "_settled", "body", "redelivered", "settling", "user_id")
 
     def __init__(self, message: AbstractIncomingMessage) -> None:
         self._message = message
@@ -259,6 +266,8 @@ class Delivery:
         self.redelivered = bool(message.redelivered)
         self.user_id = message.user_id
         """The sender's user, where it says so: the broker has checked it."""
+        self.settling: Callable[[], None] = _nothing
+        """Called once, when it has been settled."""
 
     @property
     def settled(self) -> bool:
@@ -293,7 +302,12 @@ class Delivery:
                 await action()
         except LOSSES:
             return False
+        finally:
+            self.settling()
         return True
+
+
+def _nothing() -> None: ...
 
 
 async def consume(
@@ -317,13 +331,22 @@ async def consume(
         await handle(Delivery(message))
 
     source = await channel.get_queue(queue, ensure=False)
-    arguments = {"x-priority": priority} if priority else None
+    arguments: dict[str, Any] | None = {"x-priority": priority} if priority else None
     given = await source.consume(received, no_ack=no_ack, consumer_tag=tag, arguments=arguments, exclusive=exclusive)
 
     async def cancel() -> None:
         await source.cancel(given)
 
     return cancel
+
+
+async def consumers(channel: AbstractChannel, queue: str) -> int:
+    """How many consume from a queue. It takes no permission to ask.
+
+    Raises one of LOSSES where there is no such queue; the broker has closed the channel then.
+    """
+    found = await channel.declare_queue(queue, passive=True)
+    return found.declaration_result.consumer_count or 0
 
 
 async def private_queue(
@@ -333,6 +356,20 @@ async def private_queue(
     queue = await channel.declare_queue(name, exclusive=True, durable=False, arguments=arguments)
     for key in keys:
         await queue.bind(exchange, key)
+
+
+class Different(Exception):
+    """An object of that name exists in the broker, and is another one than was to be declared."""
+
+
+@contextlib.contextmanager
+def _as_declared(name: str, arguments: dict[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except ChannelPreconditionFailed as error:
+        asked = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "no arguments"
+        # What it has instead only the broker knows, and says: "inequivalent arg 'x-max-length' ... received ...".
+        raise Different(f"{name} exists and is not as asked for ({asked}). The broker says: {error}") from error
 
 
 class Topologist:
@@ -350,13 +387,17 @@ class Topologist:
         await self._connection.close()
 
     async def exchange(self, exchange: topology.Exchange) -> None:
-        await self._channel.declare_exchange(
-            exchange.name, exchange.type, durable=True, arguments=exchange.arguments or None
-        )
+        """Raises Different."""
+        with _as_declared(exchange.name, {"type": exchange.type, **exchange.arguments}):
+            await self._channel.declare_exchange(
+                exchange.name, exchange.type, durable=True, arguments=exchange.arguments or None
+            )
 
     async def queue(self, queue: topology.Queue, queue_type: str) -> None:
+        """Raises Different."""
         arguments = {**queue.arguments, "x-queue-type": queue_type}
-        await self._channel.declare_queue(queue.name, durable=True, arguments=arguments)
+        with _as_declared(queue.name, arguments):
+            await self._channel.declare_queue(queue.name, durable=True, arguments=arguments)
 
     async def bind(self, binding: topology.Binding) -> None:
         queue = await self._channel.get_queue(binding.queue, ensure=False)
@@ -382,10 +423,15 @@ class Topologist:
         await exchange.bind(source, "")
 
     async def exists(self, queue: str) -> bool:
-        """Ask on a channel of its own: the broker closes the channel when the answer is no."""
-        try:
-            async with self._connection.channel() as channel:
-                await channel.declare_queue(queue, passive=True)
-        except ChannelNotFoundEntity:
-            return False
-        return True
+        """Whether there is a queue of that name."""
+        return await _exists(self._connection, queue)
+
+
+async def _exists(connection: AbstractConnection, queue: str) -> bool:
+    """Ask on a channel of its own: the broker closes the channel when the answer is no."""
+    try:
+        async with connection.channel(publisher_confirms=False) as channel:
+            await channel.declare_queue(queue, passive=True)
+    except ChannelNotFoundEntity:
+        return False
+    return True

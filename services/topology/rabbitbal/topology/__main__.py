@@ -4,7 +4,7 @@ import asyncio
 import sys
 
 from rabbitbal.runtime import logs
-from rabbitbal.runtime.broker import LOSSES
+from rabbitbal.runtime.broker import LOSSES, Different
 from rabbitbal.runtime.settings import SettingsError, describe, read
 from rabbitbal.topology import users
 from rabbitbal.topology.declare import declare
@@ -23,7 +23,7 @@ def main() -> int:
         return 0 if sys.argv[1:] in (["--help"], ["-h"]) else 2
     try:
         settings = read(Settings)
-        settings.pool_names()
+        settings.pools()
         logs.configure("topology", sys.argv[1])
         if sys.argv[1] == "users":
             users.prepare(settings.secret_root, settings.definitions)
@@ -32,6 +32,9 @@ def main() -> int:
     except SettingsError as error:
         print(f"rabbitbal topology: {error}", file=sys.stderr)
         return 2
+    except Different as error:
+        print(f"rabbitbal topology: {error}", file=sys.stderr)
+        return 1
     except LOSSES as error:
         print(f"rabbitbal topology: {error or type(error).__name__}", file=sys.stderr)
         return 1

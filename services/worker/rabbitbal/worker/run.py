@@ -20,7 +20,9 @@ The acknowledgement itself is not cut off by a stop: half an ack would hold its 
 
 Who runs what: a request whose body is still to come, or that asks for an upgrade, is *claimed* before the target is
 called, as the claim carries the credit that the edge needs to go on; an upload that was never claimed was never
-started. Other requests are claimed when they last, so that the edge knows whom to cancel.
+started. The same is so for a request of a partition, which may have waited in this worker for a slot: one that goes
+back unclaimed may be repeated, whatever it is. Other requests are claimed when they last, so that the edge knows whom
+to cancel, and at once where it is one of several copies, of which all but one are cancelled.
 
 A stream that lasts leaves its slot (*detached*): the request is acked, the run goes on. Until then the broker hands
 the request to nobody else, and afterwards nobody could go on with it either.
@@ -28,25 +30,21 @@ the request to nobody else, and afterwards nobody could go on with it either.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Any
+from collections.abc import Callable
 
 import structlog
 
 from rabbitbal.runtime.broker import Delivery, Disconnected, Verdict
-from rabbitbal.runtime.probing import Prober
 from rabbitbal.runtime.streams import Broken, Inlet
-from rabbitbal.wire.envelope import Envelope
+from rabbitbal.wire.envelope import Envelope, Leg
 from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.message import Request, Response
 from rabbitbal.wire.reasons import Reason
 from rabbitbal.worker.answer import StreamedAnswer
 from rabbitbal.worker.body import RequestBody
-from rabbitbal.worker.post import Broker
+from rabbitbal.worker.means import Means, Stop
 from rabbitbal.worker.replies import Replies
-from rabbitbal.worker.targets.contract import AppRaised, BadResponse, Target
+from rabbitbal.worker.targets.contract import AppRaised, BadResponse
 
 log = structlog.get_logger()
 
@@ -56,37 +54,6 @@ DETACH_AFTER = 1.0
 REMIND_AFTER = 10.0
 # Seconds for the end of a stream that is broken off.
 LAST_WORDS = 1.0
-
-
-class Stop(Enum):
-    """Why a run ends before its answer is complete."""
-
-    UNWANTED = "unwanted"
-    BROKEN = "broken"
-    HANDED_BACK = "handed back"
-
-
-@dataclass
-class Means:
-    """What all runs of a worker share."""
-
-    worker: str
-    broker: Broker
-    target: Target
-    prober: Prober
-    claim_after: float
-    streams: int
-    detached: "set[Run]" = field(default_factory=set)
-    # The loop holds tasks weakly.
-    chores: set[asyncio.Task[None]] = field(default_factory=set)
-    stream_limit: float | None = None
-    """Seconds that a stream may go on; set when the worker is told to leave."""
-
-    def spawn(self, chore: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(chore)
-        self.chores.add(task)
-        task.add_done_callback(self.chores.discard)
-        return task
 
 
 class Run:
@@ -167,12 +134,13 @@ class Run:
     # --- the work
 
     async def _work(self) -> None:
-        if self._inlet is not None:
-            verdict = await self._replies.claim(self._inlet.credit)
+        if self._inlet is not None or self.envelope.partition is not None:
+            verdict = await self._replies.claim(self._inlet.credit if self._inlet is not None else None)
             if verdict is not Verdict.ROUTED:
                 self._settling = True
                 await (self.delivery.ack() if verdict is Verdict.UNROUTABLE else self.delivery.requeue())
                 return
+        if self._inlet is not None:
             self._watch()
             self._later(REMIND_AFTER, self._remind)
         else:
@@ -193,10 +161,13 @@ class Run:
         """Times of a request that is whole. With others the edge keeps the time."""
         left = (self.envelope.deadline or 0) / 1000 - time.time()
         self._later(left, self._expire)
+        if self.envelope.partition is not None:
+            return
         delay = self._means.claim_after
         # A cancel may have been told before this worker could hear it, and a claim asks for it anew. Near its deadline
         # a request's timeout would be told as one in the queue.
-        if (self.envelope.sent or 0) / 1000 < self._means.broker.since or left <= 2 * delay:
+        raced = self.envelope.leg is Leg.FIRST or self.envelope.leg is Leg.HEDGE
+        if raced or (self.envelope.sent or 0) / 1000 < self._means.broker.since or left <= 2 * delay:
             delay = 0.0
         self._later(delay, self._claim)
 

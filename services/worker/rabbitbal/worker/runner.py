@@ -15,9 +15,11 @@ from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.message import decode_request
 from rabbitbal.wire.reasons import Reason
 from rabbitbal.worker.cancels import Cancels
+from rabbitbal.worker.means import Means, Stop
 from rabbitbal.worker.post import PUBLISH_TIMEOUT, Broker, post
 from rabbitbal.worker.replies import Replies
-from rabbitbal.worker.run import Means, Run, Stop
+from rabbitbal.worker.run import Run
+from rabbitbal.worker.slots import Turn
 from rabbitbal.worker.targets.contract import Target
 
 log = structlog.get_logger()
@@ -37,7 +39,7 @@ class Runner:
         self._idle = asyncio.Event()
         self._idle.set()
         self.running = 0
-        """Requests in hand, detached ones among them."""
+        """Requests in hand, among them detached ones and those that wait for a slot."""
         self.most_running = 0
         """Slots that were occupied at a time."""
 
@@ -64,13 +66,12 @@ class Runner:
                 await run.delivery.requeue()
             run.stop(Stop.HANDED_BACK)
 
-    async def handle(self, delivery: Delivery, pool: str) -> None:
-        """One delivery, from its arrival to its ack. Never raises."""
+    async def handle(self, delivery: Delivery, pool: str, turn: Turn | None = None) -> None:
+        """One delivery, from its arrival to its ack. Never raises. With ``turn`` it may have to wait for a slot."""
         self.running += 1
         self._idle.clear()
-        self.most_running = max(self.most_running, self.running - len(self._means.detached))
         try:
-            await self._handle(delivery, pool)
+            await self._handle(delivery, pool, turn)
         except WireError as error:
             await self._dead(delivery, error)
         except asyncio.CancelledError:
@@ -84,21 +85,22 @@ class Runner:
             if not self.running:
                 self._idle.set()
 
-    async def _handle(self, delivery: Delivery, pool: str) -> None:
+    async def _handle(self, delivery: Delivery, pool: str, turn: Turn | None) -> None:
         envelope = delivery.envelope()
         if envelope.kind is not Kind.REQUEST or envelope.reply_to is None:
             raise WireError(f"kind {envelope.kind} has no place in a pool's queue")
-        if self._cancels.cover(envelope.correlation_id, envelope.attempt):
-            await delivery.ack()
-            return
-        if delivery.redelivered:
+        if delivery.redelivered and not self._cancels.cover(envelope.correlation_id, envelope.attempt):
             # Someone had it before and may have started it. The edge knows whether it may run again.
             if await Replies(self._broker, self._worker, envelope, pool).redelivered() is not None:
                 await delivery.ack()
             else:
                 await delivery.requeue()
             return
-        if (envelope.deadline or 0) / 1000 <= time.time():
+        if turn is not None and not await turn.take():
+            await delivery.requeue()
+            return
+        late = (envelope.deadline or 0) / 1000 <= time.time()
+        if late or self._cancels.cover(envelope.correlation_id, envelope.attempt):
             await delivery.ack()
             return
         running = (envelope.correlation_id, envelope.attempt)
@@ -112,6 +114,7 @@ class Runner:
             request = replace(request, upgrade=envelope.upgrade)
         run = Run(delivery, envelope, pool, request, self._means)
         self._runs[running] = run
+        self.most_running = max(self.most_running, len(self._runs) - len(self._means.detached))
         try:
             await run.live()
         finally:

@@ -12,6 +12,7 @@ from rabbitbal.runtime.broker import Server
 from rabbitbal.runtime.lifecycle import Stop, instance_name, keep_ready_file
 from rabbitbal.runtime.settings import SettingsError
 from rabbitbal.worker.broker import WorkerBroker
+from rabbitbal.worker.orders import Orders
 from rabbitbal.worker.runner import Runner
 from rabbitbal.worker.settings import Settings
 from rabbitbal.worker.targets import TargetError, load_target
@@ -28,13 +29,13 @@ async def serve(settings: Settings, stop: Stop) -> None:
     # The application may want to say who it is.
     os.environ["RABBITBAL_WORKER_ID"] = worker_id
     logs.configure("worker", worker_id, settings.log_level)
-    slots = settings.slots()
+    memberships = settings.memberships()
     try:
         target = load_target(
             settings.app or None,
             settings.app_dir,
             settings.upstream or None,
-            sum(slots.values()),
+            sum(membership.slots for membership in memberships),
             kind=settings.app_kind,
             streams=settings.streams,
             websocket_limit=settings.websocket_limit,
@@ -43,24 +44,28 @@ async def serve(settings: Settings, stop: Stop) -> None:
     except TargetError as error:
         raise SettingsError(str(error)) from error
 
-    broker = WorkerBroker(Server(settings.broker_url, settings.broker_password_file), worker_id, slots)
+    broker = WorkerBroker(Server(settings.broker_url, settings.broker_password_file), worker_id, memberships)
     runner = Runner(worker_id, broker, target, claim_after=settings.claim_after, streams=settings.streams)
-    broker.handle, broker.told = runner.handle, runner.told
+    orders = Orders(worker_id, broker, broker.pools, runner)
+    broker.pools.handle, broker.told, broker.ordered = runner.handle, runner.told, orders.give
     try:
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(broker.run_publisher()),
                 group.create_task(broker.run_consumer()),
                 group.create_task(runner.probe()),
+                group.create_task(orders.run()),
                 group.create_task(keep_ready_file(lambda: broker.ready() and not stop.asked.is_set())),
             ]
             await stop.asked.wait()
             log.info("worker.draining", running=runner.running)
-            await broker.leave()
+            orders.close()
+            await broker.pools.leave()
             target.drain()
             runner.drain(settings.drain)
             await _first(runner.idle(), stop.insisted.wait())
             if stop.insisted.is_set():
+                broker.pools.dismiss()
                 await runner.give_up()
                 await _first(runner.idle(), asyncio.sleep(LAST_WORDS))
                 if runner.running:
