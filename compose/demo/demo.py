@@ -2,6 +2,8 @@
 
 Every request with a ``key`` in its query prints one line when it starts, so that tests can count in the containers'
 logs how many times it ran, whichever process ran it. When its client leaves before the end, it prints another.
+
+All pages are below `/catalog` and `/reports`, too: two applications, as far as routes are concerned.
 """
 
 import asyncio
@@ -11,6 +13,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -24,6 +27,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 WORKER = os.environ.get("RABBITBAL_WORKER_ID") or socket.gethostname()
+
+# `/work?ms=N` takes so many times N, so that one group of workers can be slower than another.
+SLOWNESS = float(os.environ.get("DEMO_SLOWNESS") or 1)
+# Below these the pages are the same.
+FOLDERS = ("/catalog", "/reports")
 
 BLOCK = bytes(range(256)) * 256  # 64 KiB
 TEXT = "text/plain; charset=utf-8"
@@ -56,6 +64,7 @@ PAGE = """<!doctype html>
 <dl>
   <dt><a href="/whoami">/whoami</a><dd>which worker answers
   <dt><a href="/work?ms=500">/work?ms=500</a><dd>holds a slot for so long
+  <dt><a href="/catalog/whoami">/catalog/…</a>, <a href="/reports/whoami">/reports/…</a><dd>the same once more
   <dt><a href="/echo?a=1&amp;a=2">/echo</a><dd>the request as the application saw it
   <dt><a href="/bytes/1024">/bytes/1024</a><dd>so many bytes
   <dt><a href="/stream?chunks=5&amp;ms=200">/stream</a><dd>a body in pieces
@@ -126,8 +135,9 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
         # ASGI: this is how a server learns that there is no lifespan here.
         raise NotImplementedError(scope["type"])
     query = {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
-    folder, _, argument = scope["path"].rpartition("/")
-    page = PAGES.get(scope["path"]) or PAGES.get(folder + "/*", missing)
+    path = inner(scope["path"])
+    folder, _, argument = path.rpartition("/")
+    page = PAGES.get(path) or PAGES.get(folder + "/*", missing)
     key = argument if page is count else query.get("key")
     if key:
         ms = query.get("ms", "")
@@ -148,13 +158,23 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
             raise
 
 
+def inner(path: str) -> str:
+    """The path of the page: `/reports/work` is `/work`, and `/reports` is `/`."""
+    for folder in FOLDERS:
+        if path == folder or path.startswith(folder + "/"):
+            return path[len(folder) :] or "/"
+    return path
+
+
 def say(event: str, key: str, **more: object) -> None:
-    print(json.dumps({"event": event, "key": key, **more}), flush=True)  # noqa: T201 - where tests count
+    # In one write: a worker that is killed leaves no half line behind which the next one begins.
+    sys.stdout.write(json.dumps({"event": event, "key": key, **more}) + "\n")
+    sys.stdout.flush()
 
 
 async def chat(visit: Visit) -> None:
     """/ws: sends back what it gets. With ``close=4001`` it closes so after the first message."""
-    if visit.scope["path"] != "/ws":
+    if inner(visit.scope["path"]) != "/ws":
         await visit.send(REFUSAL)
         return
     code = number(visit.query["close"], 1000, 4999) if "close" in visit.query else None
@@ -179,7 +199,7 @@ async def whoami(visit: Visit) -> None:
 
 async def work(visit: Visit) -> None:
     ms = number(visit.query.get("ms", "0"), 0, 600_000)
-    await asyncio.sleep(ms / 1000)
+    await asyncio.sleep(ms / 1000 * SLOWNESS)
     await visit.answer(json.dumps({"worker": WORKER, "ms": ms}), JSON)
 
 

@@ -1,7 +1,6 @@
 """The demo application, with pages that only tests ask for."""
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -29,7 +28,7 @@ def key_of(scope: Message) -> str:
 
 
 def say(event: str, scope: Message) -> None:
-    print(json.dumps({"event": event, "key": key_of(scope)}), flush=True)
+    demo.say(event, key_of(scope))
 
 
 async def hold(scope: Message, receive: Receive, send: Send) -> None:
