@@ -1,11 +1,13 @@
 """The access log: one line for each ending, put together from copies that come in any order or not at all."""
 
+from typing import Any
+
 import pytest
 
 from rabbitbal.runtime.settings import SettingsError, read
 from rabbitbal.tap.access_log import AccessLog
 from rabbitbal.tap.settings import Settings
-from rabbitbal.wire.envelope import Envelope, Kind
+from rabbitbal.wire.envelope import Envelope, Kind, Leg
 from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.message import Request, Response, encode_request, encode_response
 from rabbitbal.wire.reasons import Reason
@@ -303,3 +305,27 @@ def test_an_ending_that_brings_its_request_along_is_a_whole_line() -> None:
     assert (line["method"], line["target"], line["status"], line["reason"]) == ("GET", "/a", 503, Reason.UNROUTABLE)
     assert "unmatched" not in line
     assert len(log) == 0
+
+
+def test_a_copy_says_which_it_is(log: AccessLog) -> None:
+    """Its leg and group, and the partition; other lines have no such fields. What is too long is cut."""
+    asked: dict[str, Any] = {"reply_to": "r", "route": "default", "sent": 1_000}
+    log.see(Envelope(Kind.REQUEST, "a", "edge-1", leg=Leg.FIRST, group="f" * 32, partition="7", **asked), REQUEST)
+    log.see(Envelope(Kind.REQUEST, "b", "edge-1", leg=Leg.ALL, group="f" * 500, partition="7" * 500, **asked), REQUEST)
+    short, long = log.see(response("a"), RESPONSE), log.see(response("b"), RESPONSE)
+    assert short is not None
+    assert (short["leg"], short["group"], short["partition"]) == ("first", "f" * 32, "7")
+    assert long is not None
+    assert (len(long["group"]), len(long["partition"])) == (100, 100)
+
+
+def test_a_copy_that_lost_the_race_says_so(log: AccessLog) -> None:
+    """It has a line of its own; what its worker answers all the same is no second ending."""
+    log.see(Envelope(Kind.REQUEST, "a", "edge-1", reply_to="r", route="r", leg=Leg.HEDGE, group="f" * 32), REQUEST)
+    lost = Envelope(Kind.ENDED, "a", "edge-1", reason=Reason.SUPERSEDED, status=499, leg=Leg.HEDGE, group="f" * 32)
+    line = log.see(lost, b"")
+    assert line is not None
+    assert (line["leg"], line["reason"], line["status"]) == ("hedge", "superseded", 499)
+    late = log.see(response("a"), RESPONSE)
+    assert late is not None
+    assert late["unmatched"] is True

@@ -1,12 +1,20 @@
 """One line per ended request, put together from the copies of the request and of its ending."""
 
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
-from rabbitbal.wire.envelope import Envelope, Kind
+from rabbitbal.wire.envelope import Envelope, Kind, Leg
 from rabbitbal.wire.fields import content_length, first
 from rabbitbal.wire.message import decode_request, decode_response
+
+# Legs whose answers are compared. Only theirs are worth the hashing.
+_COMPARED = frozenset({Leg.PRIMARY, Leg.SHADOW})
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# Of a header that should be a few characters, but is a stranger's.
+_LONGEST = 100
 
 
 @dataclass(slots=True)
@@ -44,12 +52,14 @@ class AccessLog:
             if envelope.more:
                 self._head(envelope)
                 return None
-            return self._line(envelope, _answered(envelope) | {"status": response.status, "bytes": len(response.body)})
+            ending: dict[str, Any] = {"status": response.status, "bytes": len(response.body)}
+            return self._line(envelope, _answered(envelope) | ending | self._digest(envelope, response.body))
         if envelope.kind is Kind.ENDED:
             if payload:
                 # It came to no pool, so no copy of it came here.
                 self._request(envelope, payload)
-            return self._line(envelope, {"worker": None, "status": envelope.status, "bytes": envelope.size or 0})
+            ending = {"worker": None, "status": envelope.status, "bytes": envelope.size or 0}
+            return self._line(envelope, ending | self._digest(envelope, None))
         return None
 
     def _request(self, envelope: Envelope, payload: bytes) -> None:
@@ -69,12 +79,23 @@ class AccessLog:
             "request_bytes": content_length(request.fields) if envelope.more else len(request.body),
         }
         for name in ("upgrade", "leg", "group", "partition"):
-            if (value := getattr(envelope, name)) is not None:
-                line[name] = str(value)
+            value: str | None = getattr(envelope, name)
+            if value is not None:
+                line[name] = str(value)[:_LONGEST]
         self._open[envelope.correlation_id] = _Open(envelope.sent, line)
         if len(self._open) > self._limit:
             self._open.popitem(last=False)
             self.forgotten += 1
+
+    def _digest(self, envelope: Envelope, body: bytes | None) -> dict[str, Any]:
+        """Of the body of a copy that is compared with another: made here where the body came here, else the edge's."""
+        known = self._open.get(envelope.correlation_id)
+        if known is None or known.line.get("leg") not in _COMPARED:
+            return {}
+        if body is not None:
+            return {"digest": sha256(body).hexdigest()}
+        told = envelope.digest or ""
+        return {"digest": told} if _SHA256.fullmatch(told) else {}
 
     def _head(self, envelope: Envelope) -> None:
         """Remember who streams the response. A head makes no line: the edge tells when and how it ended."""
@@ -87,7 +108,7 @@ class AccessLog:
         known = self._open.pop(envelope.correlation_id, None)
         line = ending | {"id": envelope.correlation_id, "attempt": envelope.attempt, "reason": envelope.reason}
         if envelope.group is not None:
-            line["group"] = envelope.group
+            line["group"] = envelope.group[:_LONGEST]
         if known is None:
             # A second answer, an answer behind the ending, or a request from before this tap's time.
             return line | {"unmatched": True}

@@ -1,149 +1,116 @@
-"""What a shadow answered beside what its primary did."""
+"""Shadows: what a copy of a request was answered, beside what its client was answered."""
 
-import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
-from rabbitbal.wire.envelope import Envelope, Kind, Leg
-from rabbitbal.wire.message import decode_response
+from rabbitbal.wire.envelope import Leg
 
-# Copies of one request: more are not made.
-MOST_SHADOWS = 8
-
-
-@dataclass(slots=True)
-class _Side:
-    """One copy: known when it is published, complete when it has ended."""
-
-    leg: Leg
-    ended: bool = False
-    status: int | None = None
-    reason: str | None = None
-    digest: str | None = None
-    size: int | None = None
-    pool: str | None = None
-    app_ms: float | None = None
-
-    def shown(self) -> dict[str, Any]:
-        return {
-            "status": self.status,
-            "reason": self.reason,
-            "pool": self.pool,
-            "bytes": self.size,
-            "digest": self.digest,
-            "app_ms": self.app_ms,
-        }
+# A route names eight keys at most; whoever sends more copies of one request is not one of our edges.
+_MOST_SHADOWS = 16
 
 
 @dataclass(slots=True)
 class _Group:
-    route: str | None
-    sides: dict[str, _Side] = field(default_factory=dict)
-    """By the copy's id."""
+    """What is known of one client's request."""
+
+    since: float
+    primary: dict[str, Any] | None = None
+    waiting: list[dict[str, Any]] = field(default_factory=list)
+    """Lines of shadows that ended before the primary."""
+    seen: set[str] = field(default_factory=set)
+    """Ids of shadows that have ended."""
 
 
 class Comparison:
-    """Remembers at most ``limit`` groups; the oldest are forgotten and counted.
+    """Pairs the access lines of a group's primary and of its shadows, in whatever order they come.
 
-    A copy's request is seen before its answer: both take the way through one queue, and it was published first.
+    Not every primary has a shadow: one whose route hedges is a primary, too. So a group is not kept until it is
+    complete, but for ``age`` seconds, and there are at most ``limit`` of them. A shadow whose primary was not seen by
+    then is counted in ``forgotten``.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, age: float) -> None:
         self._limit = limit
+        self._age = age
         self._groups: OrderedDict[str, _Group] = OrderedDict()
-        self._of: dict[str, str] = {}
         self.forgotten = 0
 
     def __len__(self) -> int:
         return len(self._groups)
 
-    def see(self, envelope: Envelope, payload: bytes) -> list[dict[str, Any]]:
-        """Lines for the shadows that can be compared now. Raises WireError for a payload that is not HTTP."""
-        if envelope.kind is Kind.REQUEST or (envelope.kind is Kind.ENDED and payload):
-            self._begin(envelope)
-        if envelope.kind is Kind.RESPONSE and not envelope.more:
-            response = decode_response(payload)
-            side = _Side(
-                Leg.PRIMARY,
-                status=response.status,
-                reason=envelope.reason,
-                digest=hashlib.sha256(response.body).hexdigest(),
-                size=len(response.body),
-            )
-            return self._end(envelope, side)
-        if envelope.kind is Kind.RESPONSE:
-            known = self._side(envelope.correlation_id)
-            if known is not None:
-                known.pool, known.app_ms = envelope.pool, _ms(envelope)
+    def see(self, line: dict[str, Any], now: float) -> list[dict[str, Any]]:
+        """The comparisons that an access line completes, as fields of lines `shadow.compared`. ``now``: seconds of any
+        clock that does not go back."""
+        self._forget(now)
+        leg, name = line.get("leg"), line.get("group")
+        if name is None or leg not in (Leg.PRIMARY, Leg.SHADOW) or line.get("unmatched"):
             return []
-        if envelope.kind is Kind.ENDED:
-            side = _Side(
-                Leg.PRIMARY, status=envelope.status, reason=envelope.reason, digest=envelope.digest, size=envelope.size
-            )
-            return self._end(envelope, side)
+        group = self._groups.get(name)
+        if group is None:
+            group = self._groups[name] = _Group(now)
+            if len(self._groups) > self._limit:
+                self._drop()
+        if leg == Leg.SHADOW:
+            return self._shadow(group, line)
+        if group.primary is None:
+            group.primary = line
+        shadows, group.waiting = group.waiting, []
+        return [_compared(group.primary, shadow) for shadow in shadows]
+
+    def _shadow(self, group: _Group, line: dict[str, Any]) -> list[dict[str, Any]]:
+        # A second ending of the same copy, of an attempt that was given up, is not a second shadow.
+        if line["id"] in group.seen:
+            return []
+        if len(group.seen) == _MOST_SHADOWS:
+            self.forgotten += 1
+            return []
+        group.seen.add(line["id"])
+        if group.primary is not None:
+            return [_compared(group.primary, line)]
+        group.waiting.append(line)
         return []
 
-    def _begin(self, envelope: Envelope) -> None:
-        if envelope.leg not in (Leg.PRIMARY, Leg.SHADOW) or envelope.group is None:
-            return
-        group = self._groups.get(envelope.group)
-        if group is None:
-            group = self._groups[envelope.group] = _Group(envelope.route)
-            if len(self._groups) > self._limit:
-                _, oldest = self._groups.popitem(last=False)
-                for copy in oldest.sides:
-                    self._of.pop(copy, None)
-                # A primary alone is one that was hedged, or was to be.
-                self.forgotten += len(oldest.sides) > 1
-        if envelope.correlation_id not in group.sides and len(group.sides) <= MOST_SHADOWS:
-            group.sides[envelope.correlation_id] = _Side(envelope.leg)
-            self._of[envelope.correlation_id] = envelope.group
+    def _forget(self, now: float) -> None:
+        """Groups that are too old. They lie in the order of their first line."""
+        while self._groups and now - next(iter(self._groups.values())).since > self._age:
+            self._drop()
 
-    def _side(self, copy: str) -> _Side | None:
-        group = self._groups.get(self._of.get(copy, ""))
-        return group.sides.get(copy) if group is not None else None
-
-    def _end(self, envelope: Envelope, told: _Side) -> list[dict[str, Any]]:
-        known = self._side(envelope.correlation_id)
-        if known is None or known.ended:
-            return []
-        known.ended, known.status, known.reason = True, told.status, told.reason
-        known.digest, known.size = told.digest, told.size
-        if envelope.kind is Kind.RESPONSE:
-            known.pool, known.app_ms = envelope.pool, _ms(envelope)
-        name = self._of[envelope.correlation_id]
-        return self._compared(name, self._groups[name])
-
-    def _compared(self, name: str, group: _Group) -> list[dict[str, Any]]:
-        primary = next((side for side in group.sides.values() if side.leg is Leg.PRIMARY and side.ended), None)
-        if primary is None:
-            return []
-        lines = []
-        for copy, side in list(group.sides.items()):
-            if side.leg is Leg.SHADOW and side.ended:
-                lines.append(_line(name, group, primary, side))
-                del group.sides[copy], self._of[copy]
-        return lines
+    def _drop(self) -> None:
+        _, group = self._groups.popitem(last=False)
+        self.forgotten += len(group.waiting)
 
 
-def _line(name: str, group: _Group, primary: _Side, shadow: _Side) -> dict[str, Any]:
-    differs = [what for what, one, other in _compare(primary, shadow) if one != other]
+def _compared(primary: dict[str, Any], shadow: dict[str, Any]) -> dict[str, Any]:
+    differs = _differences(primary, shadow)
     return {
-        "group": name,
-        "route": group.route,
+        "group": primary["group"],
+        "route": primary.get("route"),
+        "target": primary.get("target"),
+        "primary": _side(primary),
+        "shadow": _side(shadow),
         "same": not differs,
         "differs": differs,
-        "primary": primary.shown(),
-        "shadow": shadow.shown(),
     }
 
 
-def _compare(primary: _Side, shadow: _Side) -> list[tuple[str, object, object]]:
-    if primary.reason != shadow.reason:
-        return [("reason", primary.reason, shadow.reason)]
-    return [("status", primary.status, shadow.status), ("body", primary.digest, shadow.digest)]
+def _side(line: dict[str, Any]) -> dict[str, Any]:
+    """``reason`` is None where the application answered."""
+    return {name: line.get(name) for name in ("status", "pool", "digest", "bytes", "app_ms", "reason")}
 
 
-def _ms(envelope: Envelope) -> float | None:
-    return None if envelope.duration is None else round(envelope.duration / 1000, 2)
+def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """`status`, `ending` (not both were answered by an application, or not for the same reason), `body`, and `unknown`
+    where a body's digest is missing: nobody can say then that the bodies are equal."""
+    found = ["status"] if one.get("status") != other.get("status") else []
+    if one.get("reason") != other.get("reason"):
+        found.append("ending")
+    if one.get("reason") is not None or other.get("reason") is not None:
+        # There is no whole answer of the application on both sides.
+        return found
+    digests = {one.get("digest"), other.get("digest")}
+    if one.get("bytes") != other.get("bytes") or (len(digests) == 2 and None not in digests):
+        found.append("body")
+    elif None in digests and one.get("bytes") != 0:
+        found.append("unknown")
+    return found

@@ -1,6 +1,7 @@
-"""The tap as a service: consumes its own bounded queue and writes the access log."""
+"""The tap as a service: consumes its own bounded queue; writes the access log, comparisons and notices."""
 
 import asyncio
+import time
 
 import structlog
 
@@ -17,28 +18,39 @@ from rabbitbal.wire.errors import WireError
 
 log = structlog.get_logger()
 
+# Requests whose shadows are compared at a time, and the seconds that an answer waits for the one that it is compared
+# with: a request may last longer, but few that are worth a comparison do.
+GROUPS = 10_000
+AGE = 600.0
+
 
 async def serve(settings: Settings, stop: Stop) -> None:
     """Until ``stop`` is asked for."""
     tap_id = instance_name()
     logs.configure("tap", tap_id, settings.log_level)
     access = AccessLog(settings.open_limit)
-    comparison = Comparison(settings.open_limit)
+    comparison = Comparison(GROUPS, AGE)
 
     async def received(delivery: Delivery) -> None:
         try:
-            envelope = delivery.envelope()
-            if envelope.kind is Kind.NOTICE:
-                event, fields = notice(envelope, delivery.body)
-                log.info(event, **fields)
-            else:
-                if (line := access.see(envelope, delivery.body)) is not None:
-                    log.info("access", **line)
-                for compared in comparison.see(envelope, delivery.body):
-                    log.info("shadow.compared", **compared)
+            write(delivery)
         except WireError as error:
             log.warning("tap.bad_message", error=str(error))
         await delivery.ack()
+
+    def write(delivery: Delivery) -> None:
+        envelope = delivery.envelope()
+        if envelope.kind is Kind.NOTICE:
+            event, fields = notice(delivery.body)
+            # The broker has checked the user, where there is one. The sender's name is what it calls itself.
+            log.info(event, **fields, sender=envelope.app_id[:100], user=delivery.user_id)
+            return
+        line = access.see(envelope, delivery.body)
+        if line is None:
+            return
+        log.info("access", **line)
+        for compared in comparison.see(line, time.monotonic()):
+            log.info("shadow.compared", **compared)
 
     async def setup(session: Session) -> None:
         channel = await session.channel(prefetch=settings.tap_prefetch)

@@ -1,0 +1,1 @@
+"""What the measurements of routes, pools and copies share: a deployment of their own, books, figures, pictures."""
