@@ -21,6 +21,7 @@ certs *args:
     @compose/base/certs.sh "$@"
 
 # the operator's command: just rabbitbal pools list (just rabbitbal --help)
+[no-exit-message]
 rabbitbal *args: _engine
     @compose/base/rabbitbal.sh "$@"
 
@@ -30,7 +31,7 @@ logs *service: _engine
 
 # tests that need no Docker
 unit *args: _venv
-    {{python}} -m pytest wire services tests/documents "$@"
+    {{python}} -m pytest wire services loadtests tests/documents "$@"
 
 # every test, those against a real deployment included
 test *args: _venv _engine
@@ -66,6 +67,18 @@ load-open *args: _venv
 # measure streams: memory under large bodies, slow readers, the lag of events and of WebSockets (--help)
 load-streams *args: _venv
     @compose/base/load.sh streams "$@"
+
+# move capacity between two URIs under load, and draw what happened; a deployment of its own (--help)
+load-shift *args: _venv _engine
+    {{python}} loadtests/shift.py "$@"
+
+# one request to several pools: first, hedge, all; a deployment of its own (--help)
+load-copies *args: _venv _engine
+    {{python}} loadtests/copies.py "$@"
+
+# what a table of a thousand routes costs the edge; a deployment of its own (--help)
+load-routing *args: _venv _engine
+    {{python}} loadtests/routing.py "$@"
 
 # remove containers, volumes, images, .venv and caches
 clean:

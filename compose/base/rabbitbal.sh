@@ -12,5 +12,6 @@ if ! docker image inspect rabbitbal/operator >/dev/null 2>&1; then
 fi
 terminal=()
 [[ -t 0 && -t 1 ]] || terminal=(-T)
-# Not run's own progress: it would be between the lines.
+# Not run's own progress, and nothing of groups of workers that an overlay has made: it would be between the lines.
+export COMPOSE_IGNORE_ORPHANS=1
 exec docker compose --progress quiet run --rm --no-deps "${terminal[@]}" operator "$@"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rabbitbal.edge.settings import Settings as EdgeSettings
+from rabbitbal.operator.settings import Settings as OperatorSettings
 from rabbitbal.runtime.settings import variable
 from rabbitbal.tap.settings import Settings as TapSettings
 from rabbitbal.topology.settings import Settings as TopologySettings
@@ -27,7 +28,7 @@ def test_every_ending_stands_in_the_table_with_its_status(reason: Reason) -> Non
     assert str(status_of(reason)) in rows[0]
 
 
-@pytest.mark.parametrize("settings", [EdgeSettings, WorkerSettings, TapSettings, TopologySettings])
+@pytest.mark.parametrize("settings", [EdgeSettings, WorkerSettings, TapSettings, TopologySettings, OperatorSettings])
 def test_every_setting_is_documented(settings: Any) -> None:
     """docs/behavior.md names each variable."""
     missing = [variable(field.name) for field in dataclasses.fields(settings) if variable(field.name) not in BEHAVIOR]
@@ -38,7 +39,7 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
     """A variable in docs/behavior.md is a setting of a service or stands in the compose file."""
     known = {
         variable(field.name)
-        for settings in (EdgeSettings, WorkerSettings, TapSettings, TopologySettings)
+        for settings in (EdgeSettings, WorkerSettings, TapSettings, TopologySettings, OperatorSettings)
         for field in dataclasses.fields(settings)
     }
     for compose in (ROOT / "docker-compose.yml", *(ROOT / "compose").glob("*.yml")):

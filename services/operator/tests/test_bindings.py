@@ -1,19 +1,26 @@
-"""Bindings that would run a request twice are found; a move never leaves a key without a pool unsaid."""
-
-import asyncio
-from typing import Any
+"""Bindings that would run a request twice are found, and mistakes are told before anything is changed."""
 
 import pytest
 
-from rabbitbal.operator import bindings as module
-from rabbitbal.operator.bindings import Binder, checked_key, conflicts, existing, holders, leads
+from rabbitbal.operator.bindings import (
+    check_bind,
+    check_move,
+    check_unbind,
+    checked_key,
+    conflicts,
+    holders,
+    leads,
+    missed,
+)
 from rabbitbal.operator.errors import Failed, Misused
-from rabbitbal.operator.management import Pool
-from rabbitbal.runtime.broker import Server
+from rabbitbal.operator.pools import Member, Pool, existing
 
+WORKER = Member("w-1", "any", None, 4, 0)
 POOLS = {
-    "default": Pool("default", 0, 0, None, bindings=["default", "shop.*"]),
-    "north": Pool("north", 0, 0, None, bindings=["north", "shop.cart"]),
+    "default": Pool("default", bindings=["default", "shop.*"], members=[WORKER]),
+    "empty": Pool("empty"),
+    "gone": Pool("gone", queue=False, bindings=["old"]),
+    "north": Pool("north", bindings=["north", "shop.cart"], members=[WORKER]),
 }
 
 
@@ -26,82 +33,67 @@ def test_where_a_key_leads() -> None:
 
 def test_conflicts_name_the_bindings() -> None:
     assert conflicts("shop.x", ("north",), POOLS) == ["shop.* → default"]
-    assert conflicts("#", (), POOLS) == ["default → default", "shop.* → default", "north → north", "shop.cart → north"]
+    assert conflicts("north.#", ("default",), POOLS) == ["north → north"]
     assert conflicts("other", (), POOLS) == []
 
 
-def test_mistakes() -> None:
+def test_what_is_no_key() -> None:
     with pytest.raises(Misused, match="'a b' is no key"):
         checked_key("a b")
-    with pytest.raises(Failed, match="there is no pool 'x'; there are: default, north"):
+    assert checked_key("a.*") == "a.*"
+
+
+def test_a_pool_must_exist_and_have_a_queue() -> None:
+    with pytest.raises(Failed, match="there is no pool 'x'; there are: default, empty, gone, north"):
         existing("x", POOLS)
+    with pytest.raises(Failed, match="no queue"):
+        existing("gone", POOLS)
 
 
-class Broker:
-    """Remembers what was asked, and refuses what is in ``refused``."""
-
-    done: list[tuple[str, str, str]]
-    refused: set[tuple[str, str]]
-    before: Any = None
-
-    def __init__(self, server: Server) -> None:
-        pass
-
-    async def __aenter__(self) -> "Broker":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-    async def route(self, key: str, pool: str) -> None:
-        await asyncio.sleep(0)
-        if ("bind", pool) in Broker.refused:
-            raise ConnectionError("refused")
-        Broker.done.append(("bind", key, pool))
-
-    async def unroute(self, key: str, pool: str) -> None:
-        Broker.done.append(("unbind", key, pool))
+def test_a_second_binding_of_a_key_is_refused_unless_it_is_meant() -> None:
+    with pytest.raises(Failed, match=r"shop\.\* → default already: such requests would run twice"):
+        check_bind("shop.list", "north", POOLS, also=False)
+    check_bind("shop.list", "north", POOLS, also=True)
+    check_bind("shop.list", "default", POOLS, also=False)
+    check_bind("news", "north", POOLS, also=False)
 
 
-@pytest.fixture
-def binder(monkeypatch: pytest.MonkeyPatch) -> Binder:
-    Broker.done, Broker.refused = [], set()
-    monkeypatch.setattr(module, "Topologist", Broker)
-    return Binder(Server("amqp://nowhere/", None))
+def test_what_a_move_needs() -> None:
+    assert check_move("default", "north", POOLS, force=False) == ("default",)
+    assert check_move("north", "north", POOLS, force=False) == ("north",)
+    with pytest.raises(Failed, match="there is no pool"):
+        check_move("default", "x", POOLS, force=False)
+    with pytest.raises(Failed, match="use `pools bind news north`"):
+        check_move("news", "north", POOLS, force=False)
+    with pytest.raises(Failed, match=r"what matches it: shop\.\* → default"):
+        check_move("shop.list", "north", POOLS, force=False)
+    with pytest.raises(Failed, match="empty has no workers"):
+        check_move("default", "empty", POOLS, force=False)
+    assert check_move("default", "empty", POOLS, force=True) == ("default",)
+    with pytest.raises(Failed, match=r"shop\.\* → default, too"):
+        check_move("shop.cart", "empty", POOLS, force=True)
 
 
-async def test_a_move_unbinds_and_then_binds(binder: Binder) -> None:
-    change = await binder.move("a", ("north", "south"), "east")
-    assert Broker.done == [
-        ("unbind", "request.a", "north"),
-        ("unbind", "request.a", "south"),
-        ("bind", "request.a", "east"),
-    ]
-    assert (change.origin, change.to) == (("north", "south"), ("east",))
-    assert change.gap is not None
-    assert change.gap >= 0
+def test_what_is_unbound() -> None:
+    both = {**POOLS, "south": Pool("south", bindings=["north"])}
+    assert check_unbind("north", None, both) == ("north", "south")
+    assert check_unbind("north", "south", both) == ("south",)
+    assert check_unbind("old", "gone", POOLS) == ("gone",)
+    with pytest.raises(Failed, match="news is not bound to any pool"):
+        check_unbind("news", None, POOLS)
+    with pytest.raises(Failed, match="north is not bound to default"):
+        check_unbind("north", "default", POOLS)
+    with pytest.raises(Failed, match="there is no pool 'x'"):
+        check_unbind("north", "x", POOLS)
 
 
-async def test_a_move_that_is_refused_is_undone(binder: Binder) -> None:
-    Broker.refused = {("bind", "east")}
-    with pytest.raises(Failed, match="a stays with north: refused"):
-        await binder.move("a", ("north",), "east")
-    assert Broker.done[-1] == ("bind", "request.a", "north")
-
-
-async def test_a_move_that_cannot_be_undone_says_so(binder: Binder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ATTEMPTS", 1)
-    Broker.refused = {("bind", "east"), ("bind", "north")}
-    with pytest.raises(Failed, match=r"a may lead nowhere now: refused[.] Bind it: rabbitbal pools bind a north"):
-        await binder.move("a", ("north",), "east")
-
-
-async def test_a_move_that_is_interrupted_is_finished(binder: Binder) -> None:
-    task = asyncio.ensure_future(binder.move("a", ("north",), "east"))
-    for _ in range(2):
-        await asyncio.sleep(0)
-    assert Broker.done == [("unbind", "request.a", "north")], "between the two"
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert Broker.done[-1] == ("bind", "request.a", "east")
+def test_a_change_that_is_not_as_it_should_be_is_told() -> None:
+    """Two operators at the same time: each unbinds what it saw and binds its own."""
+    assert missed("north", ("north",), POOLS) is None
+    assert missed("news", (), POOLS) is None
+    assert missed("north", ("default",), POOLS) == (
+        "north now leads to north: somebody else has changed it in the same moment"
+    )
+    assert missed("news", ("north",), POOLS) == (
+        "news leads nowhere now: somebody else has changed it in the same moment"
+    )

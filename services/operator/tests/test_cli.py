@@ -151,5 +151,17 @@ def test_a_table_is_aligned_and_safe() -> None:
     text = table(("name", "n"), [["a", 1], ["b\x1b[2J", 22]])
     assert text.splitlines() == ["NAME" + " " * 7 + "N", "a" + " " * 10 + "1", "b\\x1b[2J" + "  " + "22"]
     assert printable(None) == "-"
-    assert printable(["a", "b"]) == "a, b"
+    assert printable("\u202egnp.exe") == "\\u202egnp.exe"
     assert table(("a",), []) == "A"
+
+
+def test_a_table_fits_a_hundred_columns() -> None:
+    """Many keys go on in the lines below, and so does a text that is too long; nothing is left out."""
+    keys = [f"reports.branch-{number}.#" for number in range(30)]
+    text = table(("pool", "ready", "keys"), [["p" * 64, 12, keys], ["q", 3, "w" * 150]])
+    lines = text.splitlines()
+    assert max(len(line) for line in lines) <= 100
+    assert all(key in text for key in keys)
+    assert text.count("w") == 150
+    assert text.count("p") - text.count("reports") == 64
+    assert lines[1].split()[1] == "12"

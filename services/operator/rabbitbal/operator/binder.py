@@ -1,22 +1,20 @@
-"""Changes bindings by AMQP, on a connection of its own, while requests flow."""
+"""Changes bindings by AMQP while requests flow."""
 
 import asyncio
 import contextlib
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from rabbitbal.operator.errors import Failed
+from rabbitbal.operator.interrupts import uninterrupted
 from rabbitbal.runtime.broker import LOSSES, Server, Topologist, losses_named
 from rabbitbal.wire import topology
 
-# Seconds for a change, and between attempts to undo one.
+# Seconds for a connection or a change, and between attempts to undo one.
 TIMEOUT = 10.0
 PAUSE = 1.0
 ATTEMPTS = 5
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -27,13 +25,12 @@ class Change:
     key: str
     origin: tuple[str, ...]
     to: tuple[str, ...]
-    gap: float | None
-    at: float
+    gap: float | None = None
+    at: float = 0.0
 
 
-class Undone(Failed):
-    """A move failed between its two halves. ``restored``: the key leads where it led before, as far as the broker has
-    confirmed."""
+class HalfDone(Failed):
+    """A move failed. ``restored``: the broker has confirmed the old bindings since."""
 
     def __init__(self, why: str, *, restored: bool) -> None:
         super().__init__(why)
@@ -41,36 +38,35 @@ class Undone(Failed):
 
 
 class Binder:
-    """Raises Failed, whose text says what the broker refused."""
+    """Raises Failed with what the broker said. ``noticed`` is called when somebody interrupts what must be finished."""
 
     def __init__(
         self,
         server: Server,
-        connect: Callable[[Server], Topologist] = Topologist,
         noticed: Callable[[], None] = lambda: None,
+        connect: Callable[[Server], Topologist] = Topologist,
     ) -> None:
         self._server = server
-        self._connect = connect
         self._noticed = noticed
-        """Called when somebody interrupts what must not be."""
+        self._connect = connect
 
     async def bind(self, key: str, pool: str) -> Change:
-        async with self._connected() as broker:
+        async with self._told() as broker:
             await broker.route(topology.request_key(key), pool)
-        return Change(key, (), (pool,), None, time.time())
+        return Change(key, (), (pool,), at=time.time())
 
     async def unbind(self, key: str, pools: tuple[str, ...]) -> Change:
-        async with self._connected() as broker:
+        async with self._told() as broker:
             for pool in pools:
                 await broker.unroute(topology.request_key(key), pool)
-        return Change(key, pools, (), None, time.time())
+        return Change(key, pools, (), at=time.time())
 
     async def move(self, key: str, origin: tuple[str, ...], pool: str) -> Change:
-        """Unbind, then bind: the other order would let requests run in both. An edge tries again what came back in
-        between. Raises Undone where only the first half could be done."""
-        async with self._connected() as broker:
-            # Whoever interrupts this command must not leave the key without a pool.
-            with _uninterrupted(self._noticed):
+        """Unbind, then bind: the other order would let requests run in both pools. An edge tries again what came back
+        in between. Raises HalfDone."""
+        async with self._told() as broker:
+            # Whoever interrupts this must not leave the key without a pool.
+            with uninterrupted(self._noticed):
                 return await self._move(broker, key, origin, pool)
 
     async def _move(self, broker: Topologist, key: str, origin: tuple[str, ...], pool: str) -> Change:
@@ -85,8 +81,7 @@ class Binder:
                     if pool not in origin:
                         await broker.route(name, pool)
         except LOSSES as error:
-            restored = await self._restore(name, origin, pool)
-            raise Undone(_said(error), restored=restored) from error
+            raise HalfDone(_said(error), restored=await self._restore(name, origin, pool)) from error
         gap = None if pool in origin else time.perf_counter() - began
         return Change(key, origin, (pool,), gap, time.time())
 
@@ -95,29 +90,43 @@ class Binder:
         for attempt in range(ATTEMPTS):
             if attempt:
                 await asyncio.sleep(PAUSE)
-            if pool not in origin:
-                # Whether it was bound may not be known. Where there is no such pool, this is refused.
-                with contextlib.suppress(*LOSSES):
-                    await self._apart(lambda broker: broker.unroute(name, pool))
+            # Whether it was bound is not known. Where the pool is gone the broker refuses, and that is as good.
+            with contextlib.suppress(*LOSSES):
+                async with self._connection() as broker:
+                    if pool not in origin:
+                        await broker.unroute(name, pool)
             try:
-                for each in origin:
-                    await self._apart(lambda broker, each=each: broker.route(name, each))  # type: ignore[misc]
+                async with self._connection() as broker:
+                    for each in origin:
+                        await broker.route(name, each)
             except LOSSES:
                 continue
             return True
         return False
 
-    async def _apart(self, act: "Callable[[Topologist], asyncio.Future[None]] | object") -> None:
-        raise NotImplementedError
+    @contextlib.asynccontextmanager
+    async def _told(self) -> AsyncIterator[Topologist]:
+        """A connection whose losses are told for people."""
+        try:
+            async with self._connection() as broker:
+                yield broker
+        except LOSSES as error:
+            raise Failed(f"the broker cannot be reached, or refused: {_said(error)}") from error
 
     @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Topologist]:
-        yield self._connect(self._server)
-
-
-@contextlib.contextmanager
-def _uninterrupted(noticed: Callable[[], None]) -> Iterator[None]:
-    yield
+    async def _connection(self) -> AsyncIterator[Topologist]:
+        """Raises one of LOSSES, also when it has taken too long."""
+        broker = self._connect(self._server)
+        with losses_named():
+            async with asyncio.timeout(TIMEOUT):
+                await broker.__aenter__()
+        try:
+            with losses_named():
+                yield broker
+        finally:
+            with contextlib.suppress(*LOSSES):
+                async with asyncio.timeout(TIMEOUT):
+                    await broker.__aexit__(None, None, None)
 
 
 def _said(error: BaseException) -> str:

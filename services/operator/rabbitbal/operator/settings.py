@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from rabbitbal.operator.errors import Failed
 from rabbitbal.runtime.broker import Server
@@ -34,11 +34,13 @@ class Settings:
     def login(self) -> tuple[str, str]:
         """User and password, the same for AMQP and HTTP. Raises Failed where the file cannot be read."""
         parts = urlsplit(self.broker_url)
-        password = parts.password or ""
+        password = unquote(parts.password or "")
         if self.broker_password_file is not None:
             try:
                 password = self.broker_password_file.read_text().strip()
             except (OSError, UnicodeDecodeError) as error:
                 why = getattr(error, "strerror", None) or error
-                raise Failed(f"cannot read the password in {self.broker_password_file}: {why}") from error
+                raise Failed(
+                    f"cannot read the password in {self.broker_password_file}: {why}; was it ever started?"
+                ) from error
         return parts.username or "", password

@@ -1,5 +1,6 @@
 """Figures for people: aligned columns of plain text, within the width of the terminal, or of 100 columns."""
 
+import itertools
 import shutil
 import sys
 from collections.abc import Sequence
@@ -31,8 +32,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     lines = [typer.style(head, bold=True) if sys.stdout.isatty() else head]
     for row in texts:
         wrapped = [_wrap(words, width) for words, width in zip(row, widths, strict=True)]
-        for n in range(max(len(cell) for cell in wrapped)):
-            lines.append(line([cell[n] if n < len(cell) else "" for cell in wrapped]))
+        lines.extend(line(cells) for cells in itertools.zip_longest(*wrapped, fillvalue=""))
     return "\n".join(lines)
 
 
