@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from rabbitbal.edge import pending as module
+from rabbitbal.edge import notices, publishing
 from rabbitbal.edge.retry_after import QueueWait
 from rabbitbal.edge.ticket import Ticket
 from rabbitbal.runtime.broker import Verdict
@@ -21,7 +21,7 @@ from tests.edge_bench import CUT, OK, ONCE, ORDER, PAYLOAD, UNSENT, Bench, ended
 
 @pytest.fixture
 async def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(module, "RETRY_PERIOD", 0.005)
+    monkeypatch.setattr(publishing, "RETRY_PERIOD", 0.005)
     return Bench()
 
 
@@ -528,7 +528,7 @@ async def test_a_notice_that_overtakes_the_confirm_leaves_one_sender(bench: Benc
     if not confirm.done():
         confirm.set_exception(CUT)
     # The one that failed would be back after a tenth of the retry period.
-    deadline = time.monotonic() + 2 * module.RETRY_PERIOD
+    deadline = time.monotonic() + 2 * publishing.RETRY_PERIOD
     await until(lambda: time.monotonic() > deadline)
     assert [request.envelope.attempt for request in bench.broker.requests] == [1, 2]
     bench.answer()
@@ -581,15 +581,15 @@ async def test_no_more_bytes_are_held_than_may_be() -> None:
 
 async def test_notices_are_bounded_when_the_broker_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """A blocked broker and a flood of refused requests together must not fill the memory."""
-    monkeypatch.setattr(module, "MAX_NOTICES", 3)
+    monkeypatch.setattr(notices, "MAX_NOTICES", 3)
     bench = Bench(max_pending=1)
     bench.broker.notices_wait = asyncio.Event()
     task = await bench.started()
     for _ in range(20):
         assert Reason.OVERLOADED is (await ended(bench.start())).reason
-    assert 3 == len(bench.pending._tasks) == len(bench.broker.notices)
+    assert 3 == len(bench.pending._notices) == len(bench.broker.notices)
     bench.broker.notices_wait.set()
-    await until(lambda: not bench.pending._tasks)
+    await until(lambda: not len(bench.pending._notices))
     bench.answer()
     await ended(task)
 
@@ -604,7 +604,7 @@ async def test_a_lost_notice_harms_nobody(bench: Bench, monkeypatch: pytest.Monk
     monkeypatch.setattr(bench.broker, "publish", refuse)
     bench.tickets[0].settle(Reason.CLIENT_GONE)
     assert Reason.CLIENT_GONE is (await ended(task)).reason
-    await until(lambda: not bench.pending._tasks)
+    await until(lambda: not len(bench.pending._notices))
 
 
 async def test_retry_after_grows_with_the_wait_in_the_queue(bench: Bench) -> None:

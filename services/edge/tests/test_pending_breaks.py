@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from rabbitbal.edge import pending as module
+from rabbitbal.edge import carrier, publishing, streaming
 from rabbitbal.runtime.broker import Verdict
 from rabbitbal.wire.envelope import Kind
 from rabbitbal.wire.reasons import Reason
@@ -14,8 +14,9 @@ from tests.edge_bench import ORDER, Client, Streams, broken, ended, read, turns,
 
 @pytest.fixture
 async def bench(monkeypatch: pytest.MonkeyPatch) -> Streams:
-    monkeypatch.setattr(module, "RETRY_PERIOD", 0.005)
-    monkeypatch.setattr(module, "LAST_WORDS", 0.01)
+    monkeypatch.setattr(publishing, "RETRY_PERIOD", 0.005)
+    monkeypatch.setattr(carrier, "RETRY_PERIOD", 0.005)
+    monkeypatch.setattr(streaming, "LAST_WORDS", 0.01)
     return Streams()
 
 
@@ -27,12 +28,12 @@ async def test_a_worker_that_is_gone_breaks_its_stream(bench: Streams) -> None:
     bench.head(worker="worker-2")
     other = await ended(task)
     ending = await bench.streaming()
-    bench.pending._worker_gone("worker-3")
+    bench.pending._losses.worker_gone("worker-3")
     bench.piece(1, b"a")
     assert await read(ending) == b"a"
     asked = [sent.key for sent in bench.broker.told(Kind.PROBE)]
     await until(lambda: {"worker-1", "worker-2"} <= {sent.key for sent in bench.broker.told(Kind.PROBE)[len(asked) :]})
-    bench.pending._worker_gone("worker-1")
+    bench.pending._losses.worker_gone("worker-1")
     assert await broken(ending) is Reason.WORKER_LOST
     assert other.stream is not None
     assert other.stream.inlet is not None

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rabbitbal.edge import pending as module
+from rabbitbal.edge import carrier, publishing, streaming
 from rabbitbal.edge.ticket import Order
 from rabbitbal.runtime.broker import Verdict
 from rabbitbal.wire import topology
@@ -19,8 +19,9 @@ from tests.edge_bench import CUT, HEAD, ORDER, Client, Streams, broken, ended, r
 
 @pytest.fixture
 async def bench(monkeypatch: pytest.MonkeyPatch) -> Streams:
-    monkeypatch.setattr(module, "RETRY_PERIOD", 0.005)
-    monkeypatch.setattr(module, "LAST_WORDS", 0.01)
+    monkeypatch.setattr(publishing, "RETRY_PERIOD", 0.005)
+    monkeypatch.setattr(carrier, "RETRY_PERIOD", 0.005)
+    monkeypatch.setattr(streaming, "LAST_WORDS", 0.01)
     return Streams()
 
 

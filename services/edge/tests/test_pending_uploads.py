@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rabbitbal.edge import pending as module
+from rabbitbal.edge import carrier, publishing
 from rabbitbal.edge.spool import SpoolSpace
 from rabbitbal.wire import topology
 from rabbitbal.wire.envelope import Kind
@@ -17,7 +17,8 @@ PLENTY = 1 << 40
 
 @pytest.fixture
 async def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(module, "RETRY_PERIOD", 0.005)
+    monkeypatch.setattr(publishing, "RETRY_PERIOD", 0.005)
+    monkeypatch.setattr(carrier, "RETRY_PERIOD", 0.005)
     return Bench()
 
 

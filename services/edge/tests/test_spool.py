@@ -128,3 +128,26 @@ def test_a_device_that_is_really_full_costs_the_repeat_and_nothing_else() -> Non
     spool.append(b"a")
     assert not spool.whole
     assert space.take(100)
+
+
+def test_what_is_shared_is_kept_until_the_last_one_closes_it() -> None:
+    space = SpoolSpace(10, 10)
+    spool = Spool(space)
+    spool.append(b"a" * 10)
+    spool.share()
+    spool.close()
+    assert (spool.whole, spool.read(0, 100), space.take(1)) == (True, b"a" * 10, False)
+    spool.close()
+    assert not spool.whole
+    assert space.take(10)
+
+
+def test_what_is_too_large_is_told_from_what_there_is_no_room_for() -> None:
+    """The first is the client's affair, the second is not."""
+    space = SpoolSpace(15, 10)
+    large, small = Spool(space), Spool(space)
+    large.append(b"a" * 11)
+    assert (large.whole, large.too_large) == (False, True)
+    assert space.take(10)
+    small.append(b"a" * 6)
+    assert (small.whole, small.too_large) == (False, False)

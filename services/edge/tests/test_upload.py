@@ -218,3 +218,24 @@ async def test_its_space_is_given_back_at_its_end() -> None:
     begun.upload.close()
     begun.upload.close()
     assert space.take(100)
+
+
+async def test_an_upload_is_at_hand_when_all_of_it_is_kept() -> None:
+    """Not before its last byte, and not when it is closed; closed twice, it gives back once."""
+    space = SpoolSpace(20, 20)
+    begun = Begun(NEVER)
+    begun.client.send(b"abc")
+    await begun.begin()
+    begun.upload.keep(Spool(space))
+    assert begun.upload.kept is None
+    begun.client.send(b"def", more=False)
+    assert await begun.rest() == [b"def"]
+    kept = begun.upload.kept
+    assert kept is not None
+    assert (kept.size, kept.read(0, 10)) == (3, b"def")
+    kept.share()
+    begun.upload.close()
+    begun.upload.close()
+    assert (begun.upload.kept, kept.whole) == (None, True)
+    kept.close()
+    assert space.take(20)

@@ -28,7 +28,10 @@ class SpoolSpace:
 
 
 class Spool:
-    """Bytes that can be read again. Once there is no room for all of them it holds none, and is no longer `whole`.
+    """Bytes that can be read again. Once there is no room for all of them it holds none, and is no longer `whole`;
+    `too_large` then tells whether that is its own size, or what others keep.
+
+    Whoever else reads it must `share` it, and each closes it once.
 
     Files are written and read in the loop's thread: that is a copy to or from the page cache, a few microseconds.
     """
@@ -38,14 +41,20 @@ class Spool:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(  # noqa: SIM115
             IN_MEMORY, dir=None if space.directory is None else str(space.directory)
         )
+        self._holders = 1
         self.size = 0
         self.whole = True
+        self.too_large = False
+
+    def share(self) -> None:
+        self._holders += 1
 
     def append(self, piece: bytes) -> None:
         if not self.whole:
             return
-        if self.size + len(piece) > self._space.each or not self._space.take(len(piece)):
-            self.close()
+        self.too_large = self.size + len(piece) > self._space.each
+        if self.too_large or not self._space.take(len(piece)):
+            self._drop()
             return
         self.size += len(piece)
         try:
@@ -55,13 +64,18 @@ class Spool:
             self._file.flush()
         except OSError:
             # The disk is full. The upload goes on; it only cannot be repeated.
-            self.close()
+            self._drop()
 
     def read(self, position: int, size: int) -> bytes:
         self._file.seek(position)
         return self._file.read(size)
 
     def close(self) -> None:
+        self._holders -= 1
+        if self._holders <= 0:
+            self._drop()
+
+    def _drop(self) -> None:
         if self.whole:
             self.whole = False
             self._space.give_back(self.size)

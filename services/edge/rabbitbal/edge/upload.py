@@ -6,6 +6,7 @@ from typing import Any
 
 from rabbitbal.edge.spool import Spool
 from rabbitbal.wire.flow import CHUNK, INLINE
+from rabbitbal.wire.reasons import Reason
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -19,6 +20,14 @@ class ClientGone(Exception):
 
 class BodyTooLarge(Exception):
     """There is more body than the limit allows."""
+
+    reason = Reason.BODY_TOO_LARGE
+
+
+class NoRoom(Exception):
+    """There is no place to keep the body, which several workers need."""
+
+    reason = Reason.OVERLOADED
 
 
 class Upload:
@@ -36,10 +45,16 @@ class Upload:
         self._ended = False
         self._rest = b""
         self._spool: Spool | None = None
+        self._closed = False
 
     @property
     def repeatable(self) -> bool:
         return self._spool is not None and self._spool.whole
+
+    @property
+    def kept(self) -> "Spool | None":
+        """All that follows the first bytes, where it has come and is kept whole."""
+        return self._spool if self._ended and not self._closed and self.repeatable else None
 
     async def begin(self, hold: Callable[[int], None]) -> tuple[bytes, bool]:
         """The first bytes, at most INLINE, and whether more follow. Raises ClientGone, BodyTooLarge, and what ``hold``
@@ -85,8 +100,9 @@ class Upload:
 
     def close(self) -> None:
         self._ended = True
-        if self._spool is not None:
+        if not self._closed and self._spool is not None:
             self._spool.close()
+        self._closed = True
 
     async def _next(self) -> bytes:
         event = await self._receive()

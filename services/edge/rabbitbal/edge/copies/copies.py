@@ -3,21 +3,22 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from secrets import token_hex
 
 from rabbitbal.edge.copies.body import SharedBody
 from rabbitbal.edge.copies.gather import Gather
-from rabbitbal.edge.copies.group import Begin, Copy, Group
-from rabbitbal.edge.copies.hedging import Hedging, Hedgings
+from rabbitbal.edge.copies.group import Background, Begin, Copy, Group
+from rabbitbal.edge.copies.hedge import Hedges
 from rabbitbal.edge.copies.multipart import combined, failed
 from rabbitbal.edge.copies.race import first_good
 from rabbitbal.edge.copies.shadow import Shadows
 from rabbitbal.edge.pending import Pending
 from rabbitbal.edge.spool import Spool, SpoolSpace
-from rabbitbal.edge.ticket import Ending, Order, Source, Ticket
-from rabbitbal.routes.policy import Hedge, Mode
+from rabbitbal.edge.ticket import Ending, Order, Source
+from rabbitbal.routes.policy import Mode
 from rabbitbal.routes.table import Route
 from rabbitbal.wire.envelope import Leg
+from rabbitbal.wire.fields import Fields
+from rabbitbal.wire.reasons import Reason
 
 
 class Copies:
@@ -26,16 +27,13 @@ class Copies:
     def __init__(self, pending: Pending, spools: SpoolSpace) -> None:
         self._pending = pending
         self._spools = spools
+        self._background: Background = set()
         self._shadows = Shadows(pending)
-        self._hedgings = Hedgings()
+        self._hedges = Hedges(pending, self._background)
 
     def stats(self) -> dict[str, object]:
         """Hedges and shadows since the start."""
-        shadows = self._shadows
-        return {
-            "hedges": self._hedgings.stats(),
-            "shadows": {"sent": shadows.sent, "dropped": shadows.dropped, "pending": len(shadows)},
-        }
+        return {"hedges": self._hedges.stats(), "shadows": self._shadows.stats()}
 
     async def run(self, order: Order, route: Route, keys: tuple[str, ...], begin: Begin) -> Ending:
         """Carry a request to its ending, as `Pending.run` does. ``order`` has the first of the keys.
@@ -50,96 +48,56 @@ class Copies:
         if policy.mode is Mode.ALL:
             return await self._all(order, keys, policy.part_limit, begin)
         if policy.mode is Mode.SHADOW:
-            return await self._shadowed(order, keys, policy.sample, begin)
+            return await self._shadows.run(order, keys, policy.sample, begin)
         assert policy.hedge is not None  # noqa: S101 - what is left of mode one
-        return await self._hedged(order, self._hedgings.of(route.name), policy.hedge, begin)
+        return await self._hedges.run(order, route.name, policy.hedge, begin)
 
     async def _first(self, order: Order, keys: tuple[str, ...], begin: Begin) -> Ending:
-        group, copies = self._start(order, keys, Leg.FIRST, token_hex(16), begin)
+        group, copies = self._start(order, keys, Leg.FIRST, begin)
         winner: Ending | None = None
         try:
-            winner = await first_good(group, copies)
+            winner = await first_good(copies)
+            return winner
         finally:
             group.end(winner)
-        return winner
 
     async def _all(self, order: Order, keys: tuple[str, ...], limit: int, begin: Begin) -> Ending:
         loop = asyncio.get_running_loop()
-        started, name = loop.time(), token_hex(16)
-        group, copies = self._start(order, keys, Leg.ALL, name, begin)
+        started = loop.time()
+        group, copies = self._start(order, keys, Leg.ALL, begin)
         gather = Gather(self._pending, limit)
-        first: Ending | None = None
+        # What holds if this is cancelled: the edge goes down, and the client hears it by the close.
+        reason: Reason | None = Reason.CLIENT_GONE
+        response = self._pending.error(Reason.CLIENT_GONE)
+        fields: Fields = []
         try:
             parts = await gather.parts(copies)
-            first = copies[0].task.result()
-            total = loop.time() - started
-            if all(part.reason is not None for part in parts):
-                return replace(first, response=self._pending.error(parts[0].reason or first.reason), stream=None)  # type: ignore[arg-type]
-            response = combined(parts)
-            self._pending.gathered(name, order, response.status, len(response.body), total)
-            fields = [(b"rabbitbal-failed", names)] if (names := failed(parts)) else []
-            return Ending(response, None, None, 1, total, None, fields=fields)
+            if not group.left:
+                reason = None
+                if all(part.reason is not None for part in parts):
+                    reason = parts[0].reason
+                response = self._pending.error(reason) if reason is not None else combined(parts)
+                names = failed(parts)
+                fields = [(b"rabbitbal-failed", names)] if names and reason is None else []
+        except Exception:
+            reason, response = Reason.EDGE_ERROR, self._pending.error(Reason.EDGE_ERROR)
+            raise
         finally:
             gather.release()
-            group.end(first)
+            group.end(None)
+            total = loop.time() - started
+            size = len(response.body) if reason is None and order.method != "HEAD" else 0
+            self._pending.gathered(group.name, order, reason, response.status, size, total)
+        return Ending(response, reason, None, 1, total, None, fields=fields)
 
-    async def _shadowed(self, order: Order, keys: tuple[str, ...], sample: float, begin: Begin) -> Ending:
-        others = keys[1:]
-        if not self._shadows.wanted(order, sample, len(others)):
-            return await self._pending.run(order, begin)
-        primary = replace(order, leg=Leg.PRIMARY, group=token_hex(16), digested=True)
-
-        def begun(ticket: Ticket) -> None:
-            begin(ticket)
-            # What is made here runs behind the primary, which leaves in this turn of the loop.
-            self._shadows.send(order, others, primary.group or "")
-
-        return await self._pending.run(primary, begun)
-
-    async def _hedged(self, order: Order, hedging: Hedging, hedge: Hedge, begin: Begin) -> Ending:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        hedging.requests += 1
-        hedging.budget.earn(hedge.budget)
-        late = hedge.after if hedge.after is not None else hedging.latency.late()
-        # What comes in pieces is on its way to one worker.
-        if late is None or not order.repeatable or order.source is not None:
-            ending = await self._pending.run(order, begin)
-        else:
-            ending = await self._twice(order, hedging, late, begin)
-        if ending.reason is None:
-            hedging.latency.add(loop.time() - started)
-        return ending
-
-    async def _twice(self, order: Order, hedging: Hedging, late: float, begin: Begin) -> Ending:
-        group = Group(self._pending, token_hex(16))
+    def _start(self, order: Order, keys: tuple[str, ...], leg: Leg, begin: Begin) -> tuple[Group, list[Copy]]:
+        group = Group(self._pending, self._background)
+        source = self._reader(order.source, group)
+        copies = [group.start(replace(order, key=key, source=source()), leg) for key in keys]
         begin(group)
-        winner: Ending | None = None
-        try:
-            copies = [group.start(order, Leg.PRIMARY)]
-            if not await group.first({copies[0].task}, late):
-                if hedging.budget.spend():
-                    hedging.sent += 1
-                    copies.append(group.start(order, Leg.HEDGE))
-                else:
-                    hedging.refused += 1
-            winner = await first_good(group, copies)
-            if len(copies) == 2 and copies[1].task.done() and copies[1].task.result() is winner:
-                hedging.won += 1
-        finally:
-            group.end(winner)
-        return winner
+        return group, copies
 
-    def _start(
-        self, order: Order, keys: tuple[str, ...], leg: Leg, name: str, begin: Begin
-    ) -> tuple[Group, list[Copy]]:
-        group = Group(self._pending, name)
-        begin(group)
-        source = self._reader(order.source)
-        return group, [group.start(replace(order, key=key, source=source()), leg) for key in keys]
-
-    def _reader(self, source: Source | None) -> "Callable[[], Source | None]":
+    def _reader(self, source: Source | None, group: Group) -> "Callable[[], Source | None]":
         if source is None:
             return lambda: None
-        body = SharedBody(source, Spool(self._spools))
-        return body.reader
+        return SharedBody(source, Spool(self._spools), group.give_up).reader

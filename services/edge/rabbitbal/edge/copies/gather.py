@@ -5,20 +5,29 @@ import asyncio
 import structlog
 
 from rabbitbal.edge.copies.group import Copy
-from rabbitbal.edge.copies.multipart import Part
+from rabbitbal.edge.copies.multipart import Part, message_of
 from rabbitbal.edge.pending import Pending
 from rabbitbal.edge.ticket import Ending
 from rabbitbal.runtime.streams import Broken
 from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.fields import content_length
 from rabbitbal.wire.message import Response
-from rabbitbal.wire.reasons import Reason, error_response
+from rabbitbal.wire.reasons import Reason
 
 log = structlog.get_logger()
 
 
+class _Failed(Exception):
+    """There is no answer of an application to show for this part."""
+
+    def __init__(self, reason: Reason, response: Response | None = None) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.response = response
+
+
 class Gather:
-    """Collects parts, each at most ``limit`` bytes long. ``release`` must be called when they are not needed."""
+    """Collects parts with bodies of at most ``limit`` bytes. ``release`` must be called when they are not needed."""
 
     def __init__(self, pending: Pending, limit: int) -> None:
         self._pending = pending
@@ -27,57 +36,85 @@ class Gather:
 
     async def parts(self, copies: list[Copy]) -> list[Part]:
         """One for each copy, in their order, when the last has ended."""
-        return list(await asyncio.gather(*(self._part(copy) for copy in copies)))
+        async with asyncio.TaskGroup() as tasks:
+            parts = [tasks.create_task(self._part(copy)) for copy in copies]
+        return [part.result() for part in parts]
 
     def release(self) -> None:
         self._pending.release(self._held)
         self._held = 0
 
     async def _part(self, copy: Copy) -> Part:
+        # Shielded: whoever gives this up has a group to end.
         ending = await asyncio.shield(copy.task)
-        response, reason = ending.response, ending.reason
-        if ending.stream is not None:
-            response, reason = await self._collect(copy, ending)
-        elif reason is None and not self._hold(0, len(response.body)):
-            response, reason = _too_large()
-        return Part(copy.order.key, ending.pool, response, reason)
-
-    async def _collect(self, copy: Copy, ending: Ending) -> tuple[Response, Reason | None]:
-        """A streamed response as a whole one, or what became of it."""
-        assert ending.stream is not None  # noqa: S101 - the caller has looked
-        pieces, size = [ending.response.body], len(ending.response.body)
-        # Whatever goes wrong, the stream must be closed, or its worker would go on for nobody.
-        why: Reason | None = Reason.SUPERSEDED
         try:
-            if not self._hold(0, size):
-                why = Reason.BAD_RESPONSE
-                return _too_large()
-            while piece := await ending.stream.read():
-                if not self._hold(size, len(piece)):
-                    why = Reason.BAD_RESPONSE
-                    return _too_large()
-                pieces.append(piece)
-                size += len(piece)
-            declared = content_length(ending.response.fields)
+            return Part(copy.order.key, ending.pool, None, await self._message(ending))
+        except _Failed as failed:
+            response = failed.response or self._pending.error(failed.reason)
+            return Part(copy.order.key, ending.pool, failed.reason, message_of(response))
+
+    async def _message(self, ending: Ending) -> bytes:
+        """An application's answer. Raises _Failed."""
+        if ending.reason is not None:
+            if ending.stream is not None:
+                self._pending.close(ending, ending.reason, 0)
+            raise _Failed(ending.reason)
+        response = ending.response
+        if ending.stream is not None:
+            response = await self._collected(ending)
+        else:
+            self._hold(0, len(response.body))
+        try:
+            message = message_of(response)
+        except WireError as error:
+            # Its head came with hardly a byte to spare, and has a length now.
+            raise _Failed(Reason.BAD_RESPONSE) from error
+        self._hold(0, len(message) - len(response.body), bounded=False)
+        return message
+
+    async def _collected(self, ending: Ending) -> Response:
+        """A streamed response as a whole one. Raises _Failed. Whatever happens the stream is closed, or its worker
+        would go on for nobody."""
+        assert ending.stream is not None  # noqa: S101 - the caller has looked
+        response = ending.response
+        pieces, size = [response.body], len(response.body)
+        reason: Reason | None = Reason.CLIENT_GONE
+        try:
+            self._hold(0, size)
+            # The deadline is that of the head; a stream could go on for ever.
+            async with asyncio.timeout_at(ending.stream.deadline):
+                while piece := await ending.stream.read():
+                    self._hold(size, len(piece))
+                    pieces.append(piece)
+                    size += len(piece)
+            declared = content_length(response.fields)
             if declared is not None and declared != size:
-                raise Broken("the body is not of the declared length", Reason.BAD_RESPONSE)
-            why = None
-            return Response(ending.response.status, ending.response.fields, b"".join(pieces)), None
-        except (Broken, WireError) as error:
-            why = (error.reason if isinstance(error, Broken) else None) or Reason.WORKER_LOST
-            log.info("part.broken", key=copy.order.key, id=ending.stream.envelope.correlation_id, why=str(error))
-            return error_response(why), why
+                raise _Failed(Reason.BAD_RESPONSE)
+            reason = None
+            return Response(response.status, response.fields, b"".join(pieces))
+        except _Failed as failed:
+            reason = failed.reason
+            raise
+        except TimeoutError:
+            reason = Reason.WORKER_TIMEOUT
+            raise _Failed(reason) from None
+        except Broken as broken:
+            reason = broken.reason or Reason.WORKER_LOST
+            log.info("part.broken", id=ending.stream.envelope.correlation_id, why=str(broken))
+            raise _Failed(reason) from broken
         finally:
-            self._pending.close(ending, why, size)
+            self._pending.close(ending, reason, size)
 
-    def _hold(self, size: int, more: int) -> bool:
-        if size + more > self._limit or not self._pending.hold(more):
-            return False
+    def _hold(self, size: int, more: int, *, bounded: bool = True) -> None:
+        """Count ``more`` bytes behind ``size`` of a part. Raises _Failed."""
+        if bounded and size + more > self._limit:
+            raise _Failed(Reason.BAD_RESPONSE, _too_large())
+        if not self._pending.hold(more):
+            raise _Failed(Reason.OVERLOADED)
         self._held += more
-        return True
 
 
-def _too_large() -> tuple[Response, Reason]:
-    text = b"rabbitbal: bad-response: this part is larger than the route's part_limit, or than there is room for\n"
+def _too_large() -> Response:
+    text = b"rabbitbal: bad-response: this part is larger than the route's part_limit\n"
     fields = [(b"Content-Type", b"text/plain; charset=utf-8"), (b"Content-Length", b"%d" % len(text))]
-    return Response(502, fields, text), Reason.BAD_RESPONSE
+    return Response(502, fields, text)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from secrets import token_hex
 from typing import Protocol
 
 import structlog
@@ -22,11 +23,21 @@ class Departure(Protocol):
 
 
 Begin = Callable[[Departure], object]
+Background = set["asyncio.Task[Ending]"]
 
 
 def good(ending: Ending) -> bool:
     """An application answered, and did not fail."""
     return ending.reason is None and ending.response.status < 500
+
+
+def better(one: Ending, other: Ending) -> Ending:
+    """A good answer before a bad one, an application's before one of ours, and the earlier before the later."""
+    return other if _rank(other) > _rank(one) else one
+
+
+def _rank(ending: Ending) -> int:
+    return good(ending) + (ending.reason is None)
 
 
 @dataclass(eq=False)
@@ -41,61 +52,64 @@ class Copy:
 class Group:
     """Starts copies, tells all of them what happens, and lets none of them be forgotten.
 
-    ``end`` must be called, whatever happens: what it does not keep is given up and cleaned up behind it.
+    ``end`` must be called, whatever happens: what it does not keep is given up and cleaned up behind it. The loop holds
+    tasks weakly, so those that end behind their group are kept in ``background``.
     """
 
-    # The loop holds tasks weakly; a copy that was given up ends behind its group.
-    _ending: "set[asyncio.Task[Ending]]" = set()  # noqa: RUF012 - of all groups
-
-    def __init__(self, pending: Pending, name: str) -> None:
+    def __init__(self, pending: Pending, background: Background) -> None:
+        self.name = token_hex(16)
+        self.left = False
         self._pending = pending
-        self._name = name
-        self.copies: list[Copy] = []
-        self._left = False
-        self._over = False
+        self._background = background
+        self._copies: list[Copy] = []
+        self._over: Reason | None = None
 
     def start(self, order: Order, leg: Leg) -> Copy:
         """Under way at once. Its task gives its ending."""
-        copy = Copy(replace(order, leg=leg, group=self._name))
+        copy = Copy(replace(order, leg=leg, group=self.name))
         copy.task = asyncio.get_running_loop().create_task(self._run(copy))
-        self.copies.append(copy)
+        self._copies.append(copy)
         return copy
 
     async def _run(self, copy: Copy) -> Ending:
         def begun(ticket: Ticket) -> None:
             copy.ticket = ticket
-            if self._left:
+            if self.left:
                 ticket.client_left()
-            elif self._over:
-                ticket.supersede()
+            elif self._over is not None:
+                ticket.settle(self._over)
 
         return await self._pending.run(copy.order, begun)
 
     def client_left(self) -> None:
-        self._left = True
-        for copy in self.copies:
+        self.left = True
+        for copy in self._copies:
             if copy.ticket is not None:
                 copy.ticket.client_left()
 
-    async def first(self, waited: "set[asyncio.Task[Ending]]", timeout: float | None = None) -> list[Copy]:
-        """The copies of those tasks that have ended, at least one of them unless the time is over."""
-        done, _ = await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        return [copy for copy in self.copies if copy.task in done]
+    def give_up(self, reason: Reason) -> None:
+        """All copies that have no answer end so."""
+        if reason is Reason.CLIENT_GONE:
+            self.client_left()
+            return
+        self._over = reason
+        for copy in self._copies:
+            if copy.ticket is not None:
+                copy.ticket.settle(reason)
 
     def end(self, winner: Ending | None) -> None:
         """Give up all copies but the one whose ending this is. With None (the edge goes down): all."""
-        self._over = True
-        for copy in self.copies:
+        if winner is not None:
+            self.give_up(Reason.SUPERSEDED)
+        for copy in self._copies:
             if copy.task.done():
                 self._discard(copy.task, winner)
                 continue
-            self._ending.add(copy.task)
-            copy.task.add_done_callback(self._ending.discard)
+            self._background.add(copy.task)
+            copy.task.add_done_callback(self._background.discard)
             copy.task.add_done_callback(lambda task: self._discard(task, winner))
             if winner is None:
                 copy.task.cancel()
-            elif copy.ticket is not None:
-                copy.ticket.supersede()
 
     def _discard(self, task: "asyncio.Task[Ending]", winner: Ending | None) -> None:
         if task.cancelled():

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from array import array
 
 # Each bucket is five per cent wider than the one before it, from 0.1 ms on; the last one begins beyond 1500 s.
 WIDTH = math.log(1.05)
@@ -23,7 +24,7 @@ class Latency:
 
     def __init__(self, quantile: float = 0.95) -> None:
         self._quantile = quantile
-        self._counts = [0.0] * BUCKETS
+        self._counts = array("d", [0.0] * BUCKETS)
         self._total = 0.0
         self._samples = 0
         self._known: float | None = None
@@ -34,7 +35,7 @@ class Latency:
         self._total += 1
         self._samples += 1
         if self._samples % MEMORY == 0:
-            self._counts = [count / 2 for count in self._counts]
+            self._counts = array("d", (count / 2 for count in self._counts))
             self._total /= 2
         if self._samples >= ENOUGH and (self._known is None or self._samples % FRESH == 0):
             self._known = self._compute()

@@ -2,28 +2,22 @@
 
 import asyncio
 
-from rabbitbal.edge.copies.group import Copy, Group, good
+from rabbitbal.edge.copies.group import Copy, better, good
 from rabbitbal.edge.ticket import Ending
 
 
-async def first_good(group: Group, copies: list[Copy]) -> Ending:
-    """The first good answer; if all are bad, an application's before one of ours, and the earlier before the later.
+async def first_good(copies: list[Copy]) -> Ending:
+    """If none is good, the best of the bad. The caller ends the group with it.
 
-    The caller ends the group with it.
+    Of answers that are there at the same time, the one whose key is named first in the table.
     """
     best: Ending | None = None
     waiting = {copy.task for copy in copies}
     while waiting:
-        for copy in await group.first(waiting):
-            waiting.discard(copy.task)
-            ending = copy.task.result()
-            if good(ending):
-                return ending
-            if best is None or (best.reason is not None and ending.reason is None):
-                best = ending
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for ending in [copy.task.result() for copy in copies if copy.task in done]:
+            best = ending if best is None else better(best, ending)
+        if best is not None and good(best):
+            return best
     assert best is not None  # noqa: S101 - there was a copy
     return best
-
-
-def tasks(copies: list[Copy]) -> "set[asyncio.Task[Ending]]":
-    return {copy.task for copy in copies}
