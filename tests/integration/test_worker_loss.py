@@ -35,10 +35,11 @@ def test_killed_workers_cost_only_what_must_not_run_twice(shared: Deployment) ->
         key = f"{name}-{('get', 'post', 'keyed')[kind]}-{number}"
         return work(key, 60, "POST" if kind else "GET", IDEMPOTENCY_KEY if kind == 2 else ())
 
+    # So long that they are found and killed in their middle on a slow machine too.
     held = [
-        *(work(f"{name}-held-get-{n}", 3000) for n in range(6)),
-        *(work(f"{name}-held-post-{n}", 3000, "POST") for n in range(6)),
-        *(work(f"{name}-held-keyed-{n}", 3000, "POST", IDEMPOTENCY_KEY) for n in range(6)),
+        *(work(f"{name}-held-get-{n}", 8000) for n in range(6)),
+        *(work(f"{name}-held-post-{n}", 8000, "POST") for n in range(6)),
+        *(work(f"{name}-held-keyed-{n}", 8000, "POST", IDEMPOTENCY_KEY) for n in range(6)),
     ]
     with Load(shared.http, rate=120, seconds=8, make=mixed) as load:
         eventually(lambda: load.sent >= 120, "the load is under way")
@@ -48,9 +49,9 @@ def test_killed_workers_cost_only_what_must_not_run_twice(shared: Deployment) ->
         first = runners[f"{name}-held-post-0"]
         second = next(worker for key, worker in runners.items() if "post" not in key and worker.id != first.id)
         lost = {key for key, worker in runners.items() if worker.id in (first.id, second.id)}
-        assert not holding.done
         shared.kill(first)
         shared.kill(second)
+        assert not holding.done, "nothing of what the killed workers ran had ended before"
         answers = load.complete()
     long = by_key(holding.answers())
 
