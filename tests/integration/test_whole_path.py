@@ -50,7 +50,8 @@ def test_a_response_says_who_made_it(http: Address) -> None:
     assert answer.worker is not None
     assert answer.attempt == "1"
     timing = dict(part.strip().split(";dur=") for part in (answer.first("Server-Timing") or "").split(","))
-    assert 50 <= float(timing["app"]) < 1000
+    # An event loop's timer may be a millisecond early: it counts from the beginning of the loop's turn.
+    assert 48 <= float(timing["app"]) < 1000
     assert 0 <= float(timing["queue"]) < 1000
 
 
