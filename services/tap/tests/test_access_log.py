@@ -6,6 +6,7 @@ import pytest
 
 from rabbitbal.runtime.settings import SettingsError, read
 from rabbitbal.tap.access_log import AccessLog
+from rabbitbal.tap.observation import observe
 from rabbitbal.tap.settings import Settings
 from rabbitbal.wire.envelope import Envelope, Kind, Leg
 from rabbitbal.wire.errors import WireError
@@ -34,6 +35,10 @@ def response(name: str = "c0ffee", reason: Reason | None = None) -> Envelope:
     )
 
 
+def see(log: AccessLog, envelope: Envelope, payload: bytes) -> dict[str, Any] | None:
+    return log.see(observe(0.0, envelope, payload, None, redelivered=False))
+
+
 @pytest.fixture
 def log() -> AccessLog:
     return AccessLog(limit=3)
@@ -41,8 +46,8 @@ def log() -> AccessLog:
 
 def test_a_request_and_its_response_make_one_line(log: AccessLog) -> None:
     """With what either knows."""
-    assert None is log.see(request(), REQUEST)
-    assert log.see(response(), RESPONSE) == {
+    assert None is see(log, request(), REQUEST)
+    assert see(log, response(), RESPONSE) == {
         "id": "c0ffee",
         "method": "POST",
         "target": "/a?b=c",
@@ -67,9 +72,9 @@ def test_a_request_and_its_response_make_one_line(log: AccessLog) -> None:
 
 def test_an_ending_without_a_response_makes_a_line(log: AccessLog) -> None:
     """The edge tells of it: the status that the client got, and why."""
-    log.see(request(), REQUEST)
+    see(log, request(), REQUEST)
     ended = Envelope(Kind.ENDED, "c0ffee", "edge-1", reason=Reason.QUEUE_TIMEOUT, status=504, sent=1_500)
-    line = log.see(ended, b"")
+    line = see(log, ended, b"")
     assert line is not None
     assert (
         line["status"],
@@ -83,20 +88,20 @@ def test_an_ending_without_a_response_makes_a_line(log: AccessLog) -> None:
 
 def test_a_request_that_was_sent_again_is_still_one(log: AccessLog) -> None:
     """Its time counts from the first."""
-    log.see(request(), REQUEST)
-    log.see(request(attempt=2), REQUEST)
+    see(log, request(), REQUEST)
+    see(log, request(attempt=2), REQUEST)
     assert len(log) == 1
-    line = log.see(response(), RESPONSE)
+    line = see(log, response(), RESPONSE)
     assert line is not None
     assert (line["total_ms"], line["attempt"]) == (250, 2)
 
 
 def test_an_ending_without_its_request_is_marked(log: AccessLog) -> None:
     """From before this tap's time, or a second answer."""
-    first = log.see(response(), RESPONSE)
-    log.see(request(), REQUEST)
-    log.see(response(), RESPONSE)
-    second = log.see(response(), RESPONSE)
+    first = see(log, response(), RESPONSE)
+    see(log, request(), REQUEST)
+    see(log, response(), RESPONSE)
+    second = see(log, response(), RESPONSE)
     for line in (first, second):
         assert line is not None
         assert (line["unmatched"], line["status"], line["worker"]) == (True, 201, "worker-1")
@@ -104,18 +109,18 @@ def test_an_ending_without_its_request_is_marked(log: AccessLog) -> None:
 
 def test_other_messages_make_no_line(log: AccessLog) -> None:
     """Claims and notices are no endings."""
-    log.see(request(), REQUEST)
+    see(log, request(), REQUEST)
     for kind in (Kind.CLAIM, Kind.REDELIVERED, Kind.CANCEL):
-        assert None is log.see(Envelope(kind, "c0ffee", "worker-1"), b"")
+        assert None is see(log, Envelope(kind, "c0ffee", "worker-1"), b"")
     assert len(log) == 1
 
 
 def test_the_oldest_open_request_is_forgotten_when_there_are_too_many(log: AccessLog) -> None:
     """And counted: memory is bounded whatever never ends."""
     for number in range(5):
-        log.see(request(str(number)), REQUEST)
+        see(log, request(str(number)), REQUEST)
     assert (len(log), log.forgotten) == (3, 2)
-    forgotten, kept = log.see(response("1"), RESPONSE), log.see(response("2"), RESPONSE)
+    forgotten, kept = see(log, response("1"), RESPONSE), see(log, response("2"), RESPONSE)
     assert forgotten is not None
     assert kept is not None
     assert ("unmatched" in forgotten, "unmatched" in kept) == (True, False)
@@ -124,10 +129,10 @@ def test_the_oldest_open_request_is_forgotten_when_there_are_too_many(log: Acces
 def test_an_open_request_does_not_hold_its_body(log: AccessLog) -> None:
     """Fifty thousand of them, of megabytes each, would be the end of the tap."""
     large = encode_request(Request("POST", b"/", [], b"x" * 1_000_000))
-    log.see(request(), large)
+    see(log, request(), large)
     (known,) = log._open.values()
     assert len(repr(known)) < 1000
-    line = log.see(response(), RESPONSE)
+    line = see(log, response(), RESPONSE)
     assert line is not None
     assert line["request_bytes"] == 1_000_000
 
@@ -155,10 +160,10 @@ def ended(name: str = "c0ffee", reason: Reason | None = None, attempt: int = 1, 
 
 def test_a_streamed_response_makes_its_line_when_it_has_ended(log: AccessLog) -> None:
     """The head tells who made it, the edge what became of it."""
-    log.see(request(), REQUEST)
-    assert None is log.see(head(), STREAMED)
+    see(log, request(), REQUEST)
+    assert None is see(log, head(), STREAMED)
     assert len(log) == 1
-    assert log.see(ended(), b"") == {
+    assert see(log, ended(), b"") == {
         "id": "c0ffee",
         "method": "POST",
         "target": "/a?b=c",
@@ -183,9 +188,9 @@ def test_a_streamed_response_makes_its_line_when_it_has_ended(log: AccessLog) ->
 
 def test_the_first_bytes_in_the_head_are_no_ending(log: AccessLog) -> None:
     """What travels along with the head is counted by the edge, too."""
-    log.see(request(), REQUEST)
-    assert None is log.see(head(), encode_response(Response(200, [], b"first"), more=True))
-    line = log.see(ended(), b"")
+    see(log, request(), REQUEST)
+    assert None is see(log, head(), encode_response(Response(200, [], b"first"), more=True))
+    line = see(log, ended(), b"")
     assert line is not None
     assert line["bytes"] == 70_000
 
@@ -193,33 +198,33 @@ def test_the_first_bytes_in_the_head_are_no_ending(log: AccessLog) -> None:
 @pytest.mark.parametrize("reason", [Reason.WORKER_LOST, Reason.CLIENT_GONE, Reason.APP_ERROR])
 def test_a_stream_that_broke_says_why(log: AccessLog, reason: Reason) -> None:
     """With the status that the client saw, and the worker that had it."""
-    log.see(request(), REQUEST)
-    log.see(head(), STREAMED)
-    line = log.see(ended(reason=reason), b"")
+    see(log, request(), REQUEST)
+    see(log, head(), STREAMED)
+    line = see(log, ended(reason=reason), b"")
     assert line is not None
     assert (line["status"], line["reason"], line["worker"], line["bytes"]) == (200, reason, "worker-1", 70_000)
 
 
 def test_a_head_of_another_attempt_is_not_the_one_that_ended(log: AccessLog) -> None:
     """A worker that was given up may still begin to answer, before or after the one that has the request now."""
-    log.see(request(), REQUEST)
-    log.see(head(worker="worker-2", attempt=2), STREAMED)
-    log.see(head(worker="worker-1", attempt=1), STREAMED)
-    line = log.see(ended(attempt=2), b"")
+    see(log, request(), REQUEST)
+    see(log, head(worker="worker-2", attempt=2), STREAMED)
+    see(log, head(worker="worker-1", attempt=1), STREAMED)
+    line = see(log, ended(attempt=2), b"")
     assert line is not None
     assert (line["worker"], line["attempt"]) == ("worker-2", 2)
-    log.see(request(), REQUEST)
-    log.see(head(worker="worker-1", attempt=1), STREAMED)
-    line = log.see(ended(attempt=2, reason=Reason.WORKER_TIMEOUT, status=504), b"")
+    see(log, request(), REQUEST)
+    see(log, head(worker="worker-1", attempt=1), STREAMED)
+    line = see(log, ended(attempt=2, reason=Reason.WORKER_TIMEOUT, status=504), b"")
     assert line is not None
     assert (line["worker"], line["status"], line["pool"], "app_ms" in line) == (None, 504, None, False)
 
 
 def test_a_head_of_an_unknown_request_makes_no_line(log: AccessLog) -> None:
     """Nor is it remembered: the edge may have ended it long ago. The ending has its line."""
-    assert None is log.see(head(), STREAMED)
+    assert None is see(log, head(), STREAMED)
     assert len(log) == 0
-    line = log.see(ended(), b"")
+    line = see(log, ended(), b"")
     assert line is not None
     assert (line["unmatched"], line["status"], line["bytes"], line["worker"]) == (True, 200, 70_000, None)
 
@@ -227,9 +232,9 @@ def test_a_head_of_an_unknown_request_makes_no_line(log: AccessLog) -> None:
 def test_a_websocket_is_one_line_at_its_end(log: AccessLog) -> None:
     """Status 101, and how much the client was sent."""
     asked = Envelope(Kind.REQUEST, "c0ffee", "edge-1", reply_to="r", route="default", sent=1_000, upgrade="websocket")
-    log.see(asked, encode_request(Request("GET", b"/chat", FIELDS[:1])))
-    assert None is log.see(head(), encode_response(Response(101), more=True))
-    line = log.see(ended(status=101), b"")
+    see(log, asked, encode_request(Request("GET", b"/chat", FIELDS[:1])))
+    assert None is see(log, head(), encode_response(Response(101), more=True))
+    line = see(log, ended(status=101), b"")
     assert line is not None
     assert (line["status"], line["upgrade"], line["bytes"], line["reason"]) == (101, "websocket", 70_000, None)
 
@@ -240,8 +245,8 @@ def test_a_body_that_follows_counts_as_declared(
 ) -> None:
     """Its bytes do not come here. A chunked body declares none."""
     upload = Envelope(Kind.REQUEST, "c0ffee", "edge-1", reply_to="r", route="default", sent=1_000, more=True)
-    log.see(upload, encode_request(Request("PUT", b"/", fields, b"first"), more=True))
-    line = log.see(response(), RESPONSE)
+    see(log, upload, encode_request(Request("PUT", b"/", fields, b"first"), more=True))
+    line = see(log, response(), RESPONSE)
     assert line is not None
     assert (line["request_bytes"], line["status"]) == (declared, 201)
 
@@ -250,8 +255,8 @@ def test_streams_count_among_the_open_requests(log: AccessLog) -> None:
     """Their number is bounded, and what is kept of each: heads of responses are not."""
     large = encode_response(Response(200, [(b"X-Large", b"x" * 30_000)]), more=True)
     for number in range(5):
-        log.see(request(str(number)), REQUEST)
-        log.see(head(str(number)), large)
+        see(log, request(str(number)), REQUEST)
+        see(log, head(str(number)), large)
     assert (len(log), log.forgotten) == (3, 2)
     assert all(len(repr(known)) < 1500 for known in log._open.values())
 
@@ -260,22 +265,22 @@ def test_streams_count_among_the_open_requests(log: AccessLog) -> None:
 def test_a_payload_that_is_not_http_is_refused(log: AccessLog, envelope: Envelope) -> None:
     """The caller logs it; nothing is remembered."""
     with pytest.raises(WireError):
-        log.see(envelope, b"nonsense")
+        see(log, envelope, b"nonsense")
     assert len(log) == 0
 
 
 def test_long_and_strange_values_are_safe_to_log(log: AccessLog) -> None:
     """Cut at a thousand bytes, and text whatever the bytes are."""
-    log.see(request(), encode_request(Request("GET", b"/" + b"a" * 5000, [(b"Host", b"\xff\xfe")])))
-    line = log.see(response(), RESPONSE)
+    see(log, request(), encode_request(Request("GET", b"/" + b"a" * 5000, [(b"Host", b"\xff\xfe")])))
+    line = see(log, response(), RESPONSE)
     assert line is not None
     assert (len(line["target"]), line["host"]) == (1000, "\ufffd\ufffd")
 
 
 def test_a_line_without_clocks_has_no_duration(log: AccessLog) -> None:
     """A worker in another language may leave the field out."""
-    log.see(request(), REQUEST)
-    line = log.see(Envelope(Kind.RESPONSE, "c0ffee", "worker-1"), RESPONSE)
+    see(log, request(), REQUEST)
+    line = see(log, Envelope(Kind.RESPONSE, "c0ffee", "worker-1"), RESPONSE)
     assert line is not None
     assert (line["total_ms"], "app_ms" in line) == (None, False)
 
@@ -300,7 +305,7 @@ def test_an_ending_that_brings_its_request_along_is_a_whole_line() -> None:
     """The request came to no pool, so the tap has seen no copy of it."""
     log = AccessLog(10)
     ended = Envelope(Kind.ENDED, "c0ffee", "edge-1", reason=Reason.UNROUTABLE, status=503, sent=1_500)
-    line = log.see(ended, b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
+    line = see(log, ended, b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
     assert line is not None
     assert (line["method"], line["target"], line["status"], line["reason"]) == ("GET", "/a", 503, Reason.UNROUTABLE)
     assert "unmatched" not in line
@@ -310,9 +315,9 @@ def test_an_ending_that_brings_its_request_along_is_a_whole_line() -> None:
 def test_a_copy_says_which_it_is(log: AccessLog) -> None:
     """Its leg and group, and the partition; other lines have no such fields. What is too long is cut."""
     asked: dict[str, Any] = {"reply_to": "r", "route": "default", "sent": 1_000}
-    log.see(Envelope(Kind.REQUEST, "a", "edge-1", leg=Leg.FIRST, group="f" * 32, partition="7", **asked), REQUEST)
-    log.see(Envelope(Kind.REQUEST, "b", "edge-1", leg=Leg.ALL, group="f" * 500, partition="7" * 500, **asked), REQUEST)
-    short, long = log.see(response("a"), RESPONSE), log.see(response("b"), RESPONSE)
+    see(log, Envelope(Kind.REQUEST, "a", "edge-1", leg=Leg.FIRST, group="f" * 32, partition="7", **asked), REQUEST)
+    see(log, Envelope(Kind.REQUEST, "b", "edge-1", leg=Leg.ALL, group="f" * 500, partition="7" * 500, **asked), REQUEST)
+    short, long = see(log, response("a"), RESPONSE), see(log, response("b"), RESPONSE)
     assert short is not None
     assert (short["leg"], short["group"], short["partition"]) == ("first", "f" * 32, "7")
     assert long is not None
@@ -321,11 +326,11 @@ def test_a_copy_says_which_it_is(log: AccessLog) -> None:
 
 def test_a_copy_that_lost_the_race_says_so(log: AccessLog) -> None:
     """It has a line of its own; what its worker answers all the same is no second ending."""
-    log.see(Envelope(Kind.REQUEST, "a", "edge-1", reply_to="r", route="r", leg=Leg.HEDGE, group="f" * 32), REQUEST)
+    see(log, Envelope(Kind.REQUEST, "a", "edge-1", reply_to="r", route="r", leg=Leg.HEDGE, group="f" * 32), REQUEST)
     lost = Envelope(Kind.ENDED, "a", "edge-1", reason=Reason.SUPERSEDED, status=499, leg=Leg.HEDGE, group="f" * 32)
-    line = log.see(lost, b"")
+    line = see(log, lost, b"")
     assert line is not None
     assert (line["leg"], line["reason"], line["status"]) == ("hedge", "superseded", 499)
-    late = log.see(response("a"), RESPONSE)
+    late = see(log, response("a"), RESPONSE)
     assert late is not None
     assert late["unmatched"] is True

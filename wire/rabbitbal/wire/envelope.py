@@ -37,6 +37,10 @@ class Kind(StrEnum):
     ENDED = "ended"
     # edge, worker, operator -> events: something for the log that belongs to no request. The payload is a JSON object.
     NOTICE = "notice"
+    # edge, worker -> events: what it has done since it started (`rabbitbal.wire.figures`).
+    FIGURES = "figures"
+    # tap -> events, and so to edges: what is known of a client. The payload is a JSON object (`rabbitbal.wire.verdicts`).
+    VERDICT = "verdict"
     # operator -> worker: take no more requests.
     DRAIN = "drain"
     # operator -> worker: take requests again.

@@ -32,6 +32,14 @@ def notice_key(role: str, instance: str) -> str:
     return f"notice.{role}.{instance}"
 
 
+def figures_key(role: str, instance: str) -> str:
+    return f"figures.{role}.{instance}"
+
+
+# On the events exchange, from the tap to every edge.
+VERDICT_KEY = "tap.verdict"
+
+
 def response_key(edge: str) -> str:
     return f"response.{edge}"
 
@@ -151,6 +159,7 @@ FIXED_BINDINGS = (
     Binding(TAP_LOG, RESPONSES, "response.#"),
     Binding(TAP_LOG, EVENTS, "ended.#"),
     Binding(TAP_LOG, EVENTS, "notice.#"),
+    Binding(TAP_LOG, EVENTS, "figures.#"),
     Binding(DEAD_QUEUE, DEAD, ""),
 )
 
@@ -206,18 +215,18 @@ ROLES: dict[str, Permissions] = {
     "edge": Permissions(
         configure=r"^edge\..+$",
         write=r"^(rabbitbal\.(requests|streams|events|dead)|edge\..+)$",
-        read=r"^(rabbitbal\.responses|edge\..+)$",
+        read=r"^(rabbitbal\.(responses|events)|edge\..+)$",
         topics={
             REQUESTS: (r"^request\.", NOTHING),
             RESPONSES: (NOTHING, r"^(response|body)\."),
-            EVENTS: (r"^(ended|notice\.edge)\.", NOTHING),
+            EVENTS: (r"^(ended|(notice|figures)\.edge)\.", r"^tap\.verdict$"),
         },
     ),
     "worker": Permissions(
         configure=r"^worker\..+$",
         write=r"^(rabbitbal\.(responses|events|dead)|worker\..+)$",
         read=r"^(rabbitbal\.streams|pool\..+|worker\..+)$",
-        topics={RESPONSES: (r"^(response|body)\.", NOTHING), EVENTS: (r"^notice\.worker\.", NOTHING)},
+        topics={RESPONSES: (r"^(response|body)\.", NOTHING), EVENTS: (r"^(notice|figures)\.worker\.", NOTHING)},
     ),
     "tap": Permissions(
         configure=NOTHING,

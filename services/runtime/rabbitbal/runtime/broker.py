@@ -6,6 +6,7 @@ are not used: they hide the moment of the loss, and that moment decides what bec
 
 import asyncio
 import contextlib
+import functools
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -247,11 +248,14 @@ _PERSISTENT = aio_pika.DeliveryMode.PERSISTENT
 _TRANSIENT = aio_pika.DeliveryMode.NOT_PERSISTENT
 
 
+_JSON = frozenset({Kind.NOTICE, Kind.FIGURES, Kind.VERDICT})
+
+
 def _content_type(kind: Kind) -> str:
     # RFC 2046 §4.5.1: a piece of a body is octets; what they mean the head has said.
     if kind is Kind.BODY:
         return "application/octet-stream"
-    return "application/json" if kind is Kind.NOTICE else CONTENT_TYPE
+    return "application/json" if kind in _JSON else CONTENT_TYPE
 
 
 class Delivery:
@@ -287,6 +291,10 @@ class Delivery:
     async def ack(self) -> bool:
         """False when the channel is gone: then the broker has already given the message to somebody else."""
         return await self._settle(self._message.ack)
+
+    async def ack_all(self) -> bool:
+        """This one, and all that its channel has delivered before (https://www.rabbitmq.com/docs/confirms)."""
+        return await self._settle(functools.partial(self._message.ack, multiple=True))
 
     async def requeue(self) -> bool:
         """Give the message back to the broker."""
@@ -338,6 +346,12 @@ async def consume(
         await source.cancel(given)
 
     return cancel
+
+
+async def waiting(channel: AbstractChannel, queue: str) -> int:
+    """How many messages wait in a queue. It takes no permission to ask. Raises as `consumers` does."""
+    found = await channel.declare_queue(queue, passive=True)
+    return found.declaration_result.message_count or 0
 
 
 async def consumers(channel: AbstractChannel, queue: str) -> int:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from rabbitbal.tap.observation import Observation
 from rabbitbal.wire.envelope import Envelope, Kind, Leg
 from rabbitbal.wire.fields import content_length, first
-from rabbitbal.wire.message import decode_request, decode_response
+from rabbitbal.wire.message import Request
 
 # Legs whose answers are compared. Only theirs are worth the hashing.
 _COMPARED = frozenset({Leg.PRIMARY, Leg.SHADOW})
@@ -42,30 +43,26 @@ class AccessLog:
     def __len__(self) -> int:
         return len(self._open)
 
-    def see(self, envelope: Envelope, payload: bytes) -> dict[str, Any] | None:
-        """The line that a message completes, or None. Raises WireError for a payload that is not HTTP."""
-        if envelope.kind is Kind.REQUEST:
-            self._request(envelope, payload)
-            return None
-        if envelope.kind is Kind.RESPONSE:
-            response = decode_response(payload, more=bool(envelope.more))
+    def see(self, seen: Observation) -> dict[str, Any] | None:
+        """The line that a message completes, or None."""
+        envelope, response = seen.envelope, seen.response
+        if seen.request is not None:
+            # An ending brings the request along that came to no pool, as no copy of it came here.
+            self._request(envelope, seen.request)
+        if response is not None:
             if envelope.more:
                 self._head(envelope)
                 return None
             ending: dict[str, Any] = {"status": response.status, "bytes": len(response.body)}
             return self._line(envelope, _answered(envelope) | ending | self._digest(envelope, response.body))
         if envelope.kind is Kind.ENDED:
-            if payload:
-                # It came to no pool, so no copy of it came here.
-                self._request(envelope, payload)
             ending = {"worker": None, "status": envelope.status, "bytes": envelope.size or 0}
             return self._line(envelope, ending | self._digest(envelope, None))
         return None
 
-    def _request(self, envelope: Envelope, payload: bytes) -> None:
+    def _request(self, envelope: Envelope, request: Request) -> None:
         if envelope.correlation_id in self._open:
             return
-        request = decode_request(payload, more=bool(envelope.more))
         line = {
             "method": request.method,
             "target": _text(request.target),
