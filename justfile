@@ -29,9 +29,9 @@ rabbitbal *args: _engine
 logs *service: _engine
     docker compose logs --follow --tail 100 "$@"
 
-# tests that need no Docker
+# tests that need no Docker: all, or those in the files that are named
 unit *args: _venv
-    {{python}} -m pytest wire services loadtests tests/documents "$@"
+    {{python}} -m pytest --ignore tests/integration "$@"
 
 # every test, those against a real deployment included
 test *args: _venv _engine

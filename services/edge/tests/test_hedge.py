@@ -293,6 +293,17 @@ async def test_nothing_is_late_until_a_hundred_answers_are_known(bench: CopiesBe
     assert figures(bench) == (ENOUGH + 1, 1, 1, 0)
 
 
+@pytest.mark.parametrize(("budget", "late"), [(0.10, 0.95), (0.05, 0.95), (0.03, 0.97), (0.01, 0.99)])
+async def test_no_more_are_late_than_may_be_sent_twice(bench: CopiesBench, budget: float, late: float) -> None:
+    """Else the budget is gone when the latest come."""
+    route = Route("r", Match(), hedged(None, budget), ("a",))
+    task = asyncio.ensure_future(bench.copies.run(replace(ORDER, key="a"), route, ("a",), lambda _: None))
+    await bench.published(1)
+    answer(bench, PRIMARY)
+    await ended(task)
+    assert bench.copies._hedges._of("r").latency.quantile == pytest.approx(late)
+
+
 async def test_routes_that_are_not_used_are_forgotten(bench: CopiesBench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that was used least recently goes first."""
     monkeypatch.setattr(hedge, "MOST_ROUTES", 2)

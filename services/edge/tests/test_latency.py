@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from rabbitbal.edge.copies.budget import MOST_SAVED, Budget
-from rabbitbal.edge.copies.latency import BUCKETS, ENOUGH, MEMORY, Latency
+from rabbitbal.edge.copies.latency import BUCKETS, ENOUGH, FRESH, MEMORY, Latency
 
 
 def test_a_budget_is_a_share() -> None:
@@ -47,6 +47,18 @@ def test_a_quantile_follows_what_changes() -> None:
         latency.add(0.01)
     for _ in range(3 * MEMORY):
         latency.add(1.0)
+    assert (latency.late() or 0) == pytest.approx(1.0, rel=0.06)
+
+
+def test_another_quantile_counts_from_the_next_samples_on() -> None:
+    """A table of routes that is read anew may bring another budget."""
+    latency = Latency()
+    for number in range(MEMORY):
+        latency.add(1.0 if number % 25 == 0 else 0.01)
+    assert (latency.late() or 0) == pytest.approx(0.01, rel=0.06)
+    latency.quantile = 0.97
+    for _ in range(FRESH):
+        latency.add(0.01)
     assert (latency.late() or 0) == pytest.approx(1.0, rel=0.06)
 
 

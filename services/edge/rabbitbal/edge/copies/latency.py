@@ -23,7 +23,8 @@ class Latency:
     """
 
     def __init__(self, quantile: float = 0.95) -> None:
-        self._quantile = quantile
+        self.quantile = quantile
+        """May be changed: it counts some samples later."""
         self._counts = array("d", [0.0] * BUCKETS)
         self._total = 0.0
         self._samples = 0
@@ -45,7 +46,7 @@ class Latency:
         return self._known
 
     def _compute(self) -> float:
-        wanted = self._total * self._quantile
+        wanted = self._total * self.quantile
         sums = itertools.accumulate(self._counts)
         bucket = next(number for number, seen in enumerate(sums) if seen >= wanted * (1 - 1e-9))
         return float(LEAST * math.exp(WIDTH * (bucket + 1)))
