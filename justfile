@@ -34,7 +34,7 @@ unit *args: _venv
     {{python}} -m pytest --ignore tests/integration "$@"
 
 # every test, those against a real deployment included
-test *args: _venv _engine
+test *args: _venv _engine _chromium
     {{python}} -m pytest -ra "$@"
 
 # lint, formatting and types
@@ -80,12 +80,19 @@ load-copies *args: _venv _engine
 load-routing *args: _venv _engine
     {{python}} loadtests/routing.py "$@"
 
+# the page in a real browser under load: frames, memory, screenshots; a deployment of its own (--help)
+load-page *args: _venv _engine _chromium
+    {{python}} loadtests/page.py "$@"
+
 # remove containers, volumes, images, .venv and caches
 clean:
     @compose/base/clean.sh
 
 _engine:
     @compose/base/engine.sh
+
+_chromium:
+    @compose/base/chromium.sh
 
 _venv:
     @compose/base/venv.sh

@@ -55,12 +55,14 @@ if ! docker compose up --detach --remove-orphans --scale "worker=$WORKERS" --wai
 fi
 
 url=http://127.0.0.1:$(published_port nginx 8080)
+page=http://127.0.0.1:$(published_port tap 8081)
 cat <<END
 
 $WORKERS workers behind $url/
 
   curl $url/whoami                     which worker answered; again, and it is another
   docker compose up -d --no-recreate --scale worker=12     more workers, no reload
+  $page/                the live page: requests, latency, queues, workers
   just logs tap                                            each request and its ending
   just rabbitbal pools list                                who serves what; --help says what else
   just load                                                a load test with a web page

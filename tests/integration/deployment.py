@@ -81,6 +81,7 @@ class Deployment:
         self._original = {
             "COMPOSE_PROJECT_NAME": self.project,
             "RABBITBAL_HTTP_PORT": "0",
+            "RABBITBAL_DASHBOARD_PORT": "0",
             "RABBITBAL_EXPOSE_WORKER": "1",
             "RABBITBAL_ROUTES_DIR": str(self._routes),
             **settings,
@@ -252,6 +253,11 @@ class Deployment:
         if done.returncode != 0:
             raise AssertionError(f"rabbitbal {' '.join(command)}: status {done.returncode}: {done.stderr}{done.stdout}")
         return json.loads(done.stdout)
+
+    @property
+    def dashboard(self) -> Address:
+        """Where the tap's page is now: the engine may choose another port when it starts the tap again."""
+        return ("127.0.0.1", int(self.container("tap").ports["8081/tcp"][0]["HostPort"]))
 
     def _find_port(self) -> None:
         (nginx,) = self.containers("nginx")

@@ -1,4 +1,4 @@
-"""Nothing listens on a worker, nothing but nginx is published, and a worker may do in the broker what it needs only."""
+"""Nothing listens on a worker, only nginx and the tap's page are published, and a worker may do what it needs only."""
 
 import json
 import struct
@@ -130,14 +130,14 @@ def test_a_worker_listens_on_nothing(shared: Deployment, worker: Container) -> N
     assert {int(remote.partition(":")[2], 16) for remote in established} == {5672}
 
 
-def test_only_nginx_has_a_published_port_and_only_on_the_loopback(shared: Deployment, worker: Container) -> None:
+def test_only_nginx_and_the_tap_have_published_ports_and_only_on_the_loopback(shared: Deployment, worker: Container) -> None:
     published = {
         (container.service, port, binding["HostIp"])
         for container in shared.containers()
         for port, bindings in container.ports.items()
         for binding in bindings or []
     }
-    assert published == {("nginx", "8080/tcp", "127.0.0.1")}
+    assert published == {("nginx", "8080/tcp", "127.0.0.1"), ("tap", "8081/tcp", "127.0.0.1")}
 
 
 def test_the_bus_has_no_way_out(shared: Deployment, worker: Container) -> None:
@@ -148,12 +148,20 @@ def test_the_bus_has_no_way_out(shared: Deployment, worker: Container) -> None:
         "edge": {"front", "bus"},
         "rabbitmq": {"bus"},
         "worker": {"bus"},
-        "tap": {"bus"},
+        "tap": {"bus", "watch"},
     }
     edge, nginx = shared.container("edge"), shared.container("nginx").addresses["front"]
     assert reach(shared, edge, nginx, 8080) == "reached"
     assert reach(shared, worker, "rabbitmq", 5672) == "reached"
     assert reach(shared, worker, nginx, 8080) != "reached"
+
+
+def test_a_worker_cannot_ask_the_tap(shared: Deployment, worker: Container) -> None:
+    """The tap knows what everybody asked for. Its page is on the network `watch` alone, and not on the bus."""
+    tap = shared.container("tap")
+    assert reach(shared, tap, "dashboard", 8081) == "reached"
+    for address in ("dashboard", "tap", tap.addresses["bus"], tap.addresses["watch"]):
+        assert reach(shared, worker, address, 8081) != "reached", address
 
 
 def reach(deployment: Deployment, container: Container, host: str, port: int) -> str:

@@ -13,6 +13,15 @@ from rabbitbal.wire import topology
 from rabbitbal.wire.envelope import Envelope, Kind, Leg, parse_envelope
 from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.fields import HOP_BY_HOP
+from rabbitbal.wire.figures import (
+    MOST_BYTES,
+    MOST_POOLS,
+    EdgeFigures,
+    PoolFigures,
+    WorkerFigures,
+    decode_figures,
+    encode_figures,
+)
 from rabbitbal.wire.message import (
     CONTENT_TYPE,
     MAX_HEAD,
@@ -33,6 +42,8 @@ PROPERTIES = {"type", "correlation_id", "app_id", "reply_to", "expiration", "con
 PROPERTIES |= {"delivery_mode", "user_id"}
 
 ORDERS = {Kind.DRAIN, Kind.RESUME}
+# Their payloads are JSON objects.
+OBJECTS = {Kind.NOTICE, Kind.FIGURES}
 
 
 def payload(block: str) -> bytes:
@@ -66,7 +77,10 @@ def test_every_example_is_a_message_that_the_code_reads_and_writes(message: str,
     assert set(properties) <= PROPERTIES
     assert (properties.get("content_type") == CONTENT_TYPE) == (block != "")
     assert (properties.get("content_type") == "application/json") == ("payload" in example)
-    assert ("payload" in example) == (found.kind is Kind.NOTICE)
+    assert ("payload" in example) == (found.kind in OBJECTS)
+    if found.kind is Kind.FIGURES:
+        written = json.dumps(example["payload"]).encode()
+        assert json.loads(encode_figures(decode_figures(written))) == example["payload"]
     assert properties.get("user_id") == (topology.OPERATOR if found.kind in ORDERS else None)
     assert (block != "") == (found.kind in {Kind.REQUEST, Kind.RESPONSE})
     more = found.more or False
@@ -95,9 +109,10 @@ def test_every_example_is_published_where_its_sender_may_publish(message: str, b
         Kind.RESUME: (topology.STREAMS, "worker-1-d4e5f6"),
         Kind.ENDED: (topology.EVENTS, f"ended.{found.app_id}"),
         Kind.NOTICE: (topology.EVENTS, topology.notice_key("worker", found.app_id)),
+        Kind.FIGURES: (topology.EVENTS, topology.figures_key(found.app_id.split("-")[0], found.app_id)),
     }.get(found.kind, (topology.RESPONSES, topology.response_key("edge-1-a1b2c3")))
     assert (exchange, key) == expected
-    from_worker = found.kind in {Kind.RESPONSE, Kind.CLAIM, Kind.REDELIVERED, Kind.BODY, Kind.NOTICE}
+    from_worker = found.app_id.startswith("worker")
     permissions = topology.ROLES["operator" if found.kind in ORDERS else "worker" if from_worker else "edge"]
     assert re.search(permissions.write, exchange)
     assert re.search(permissions.topics.get(exchange, ("", ""))[0], key)
@@ -105,13 +120,14 @@ def test_every_example_is_published_where_its_sender_may_publish(message: str, b
 
 def test_the_examples_tell_of_one_request() -> None:
     found = [envelope(json.loads(message)) for message, _ in EXAMPLES]
-    apart = {*ORDERS, Kind.NOTICE}
+    apart = {*ORDERS, *OBJECTS}
     assert len({one.correlation_id for one in found if one.kind not in apart and one.partition is None}) == 1
     assert {one.attempt for one in found} == {1}
 
 
 def test_the_example_of_a_notice_has_what_every_notice_has() -> None:
-    (notice,) = [example["payload"] for message, _ in EXAMPLES if "payload" in (example := json.loads(message))]
+    examples = [json.loads(message) for message, _ in EXAMPLES]
+    (notice,) = [one["payload"] for one in examples if one["properties"]["type"] == Kind.NOTICE]
     assert list(notice)[:3] == ["event", "when", "who"]
     when = datetime.fromisoformat(notice["when"])
     assert when.utcoffset() == timedelta(0)
@@ -164,6 +180,7 @@ def test_every_object_of_the_broker_is_in_the_document() -> None:
     for key in (
         topology.request_key("<key>"),
         topology.notice_key("<role>", "<id>"),
+        topology.figures_key("<role>", "<id>"),
         topology.response_key("<edge id>"),
         topology.body_key("<edge id>"),
         topology.EVERY_WORKER,
@@ -199,6 +216,16 @@ def test_every_header_and_property_has_its_row() -> None:
     headers = {one.name for one in dataclasses.fields(Envelope)} - carried_by_properties | {"version"}
     assert sorted(rows) == sorted(headers)
     assert set(re.findall(r"^\| `([a-z_]+)` \| (?:shortstr|octet) \|", TEXT, re.MULTILINE)) == PROPERTIES
+
+
+def test_every_figure_is_in_the_document() -> None:
+    for kind, who in ((EdgeFigures, "edge"), (WorkerFigures, "worker")):
+        for field in dataclasses.fields(kind):
+            assert f"| `{field.name}` | {who} |" in TEXT or f"| `{field.name}` | both |" in TEXT, field.name
+    row = next(line for line in TEXT.splitlines() if line.startswith("| `pools` |"))
+    assert all(f"`{field.name}`" in row for field in dataclasses.fields(PoolFigures))
+    assert f"at most {MOST_POOLS} members" in row
+    assert f"at most {MOST_BYTES} bytes" in TEXT
 
 
 def test_limits_and_fields_are_those_of_the_code() -> None:

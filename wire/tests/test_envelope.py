@@ -59,6 +59,7 @@ ENVELOPES = {
     Kind.CREDIT: Envelope(Kind.CREDIT, ID, "edge-1", credit=65536),
     Kind.PROBE: Envelope(Kind.PROBE, "probe", "edge-1"),
     Kind.NOTICE: Envelope(Kind.NOTICE, "notice", "worker-1"),
+    Kind.FIGURES: Envelope(Kind.FIGURES, "figures", "edge-1", sent=1_767_225_570_000),
     Kind.DRAIN: Envelope(Kind.DRAIN, "order", "operator-1"),
     Kind.RESUME: Envelope(Kind.RESUME, "order", "operator-1"),
 }

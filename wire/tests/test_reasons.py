@@ -12,6 +12,7 @@ STATUSES = {
     "header-too-large": 431,
     "target-too-long": 414,
     "body-too-large": 413,
+    "suspected-bot": 429,
     "unroutable": 503,
     "overloaded": 503,
     "queue-timeout": 504,

@@ -25,6 +25,7 @@ from rabbitbal.wire.topology import (
     TAP_QUEUES,
     Queue,
     edge_queue,
+    figures_key,
     notice_key,
     pool_queue,
     request_key,
@@ -36,6 +37,9 @@ POOL = pool_queue("default")
 POOL_EXCHANGE = topology.pool_exchange("default")
 EDGE = edge_queue("web-1-a1b2c3")
 WORKER = worker_queue("app-1-d4e5f6")
+REPLAYER = topology.replayer("a1b2c3d4e5f6")
+REPLAY = edge_queue(REPLAYER)
+EDGES = {EDGE, REPLAY, *("edge.replay", "edge.replay-", "edge.replay-xyz", "edge.replay-a1.b2")}
 PARTITION_QUEUES = {topology.partition_queue("default", 0), topology.partition_queue("default", 31)}
 STICKY = {*PARTITION_QUEUES, topology.sticky_exchange("default"), topology.unpinned_exchange("default")}
 # Nobody's, but ours by their prefix.
@@ -43,7 +47,7 @@ ODD = {"rabbitbal.pool.", "rabbitbal.pool.a.b", "rabbitbal.pool"}
 # "amq.default" is the name under which the broker checks the default exchange.
 NAMES = {
     *(exchange.name for exchange in EXCHANGES),
-    *(POOL, EDGE, WORKER, TAP_LOG, DEAD_QUEUE, POOL_EXCHANGE, *STICKY),
+    *(POOL, *EDGES, "xedge.replay-a1", WORKER, TAP_LOG, DEAD_QUEUE, POOL_EXCHANGE, *STICKY),
     *ODD,
     *("amq.default", "amq.topic", "amq.direct", "amq.fanout", "amq.gen-x", "amq.rabbitmq.trace", "other"),
     *("xpool.default", "pool.", "pool", "edge.", "worker.", "rabbitbal", "rabbitbalxrequests", "a.rabbitbal.requests"),
@@ -51,9 +55,10 @@ NAMES = {
 
 # role: (configure, write, read), and every other name is forbidden.
 ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
-    "edge": ({EDGE}, {REQUESTS, STREAMS, EVENTS, DEAD, EDGE}, {RESPONSES, EDGE}),
+    "edge": (EDGES, {REQUESTS, STREAMS, EVENTS, DEAD, *EDGES}, {RESPONSES, *EDGES}),
     "worker": ({WORKER}, {RESPONSES, EVENTS, DEAD, WORKER}, {STREAMS, POOL, *PARTITION_QUEUES, WORKER}),
     "operator": (set(), {STREAMS, EVENTS, POOL_EXCHANGE}, {REQUESTS}),
+    "replay": ({REPLAY}, {STREAMS, EVENTS, POOL_EXCHANGE, REPLAY}, {RESPONSES, REPLAY}),
     "tap": (set(), {EVENTS}, {TAP_LOG}),
     "topology": tuple(  # type: ignore[dict-item]
         [{REQUESTS, RESPONSES, STREAMS, EVENTS, DEAD, POOL, POOL_EXCHANGE, TAP_LOG, DEAD_QUEUE, *STICKY, *ODD}] * 3
@@ -107,10 +112,17 @@ PUBLISHES = {
         (STREAMS, "app-1"),
         (EVENTS, "ended.web-1"),
         (EVENTS, notice_key("edge", "web-1")),
+        (EVENTS, figures_key("edge", "web-1")),
         (DEAD, ""),
     ],
-    "worker": [(RESPONSES, response_key("web-1")), (EVENTS, notice_key("worker", "app-1")), (DEAD, "")],
+    "worker": [
+        (RESPONSES, response_key("web-1")),
+        (EVENTS, notice_key("worker", "app-1")),
+        (EVENTS, figures_key("worker", "app-1")),
+        (DEAD, ""),
+    ],
     "operator": [(STREAMS, "app-1"), (STREAMS, topology.EVERY_WORKER), (EVENTS, notice_key("operator", "me-1"))],
+    "replay": [(STREAMS, "app-1"), (STREAMS, topology.EVERY_WORKER), (EVENTS, f"ended.{REPLAYER}")],
     "tap": [(EVENTS, "tap.anything")],
     "topology": [],
 }
@@ -121,6 +133,7 @@ PUBLISHES_NOT = {
         (REQUESTS, ""),
         (RESPONSES, response_key("web-1")),
         (EVENTS, "tap.anything"),
+        (EVENTS, figures_key("worker", "app-1")),
         (EVENTS, notice_key("worker", "app-1")),
         (EVENTS, notice_key("operator", "me-1")),
         ("amq.default", POOL),
@@ -135,6 +148,17 @@ PUBLISHES_NOT = {
         ("amq.default", POOL),
         ("amq.default", WORKER),
     ],
+    "replay": [
+        (REQUESTS, request_key("default")),
+        (RESPONSES, response_key("web-1")),
+        (EVENTS, "ended.web-1"),
+        (EVENTS, "ended.replay-xyz"),
+        (EVENTS, f"ended.{REPLAYER}.more"),
+        (EVENTS, notice_key("operator", "me-1")),
+        (EVENTS, topology.figures_key("edge", REPLAYER)),
+        (DEAD, ""),
+        ("amq.default", POOL),
+    ],
     "worker": [
         (REQUESTS, request_key("default")),
         (RESPONSES, "request.default"),
@@ -142,6 +166,7 @@ PUBLISHES_NOT = {
         (STREAMS, "app-1"),
         (EVENTS, "ended.web-1"),
         (EVENTS, notice_key("edge", "web-1")),
+        (EVENTS, figures_key("edge", "web-1")),
         (EVENTS, notice_key("operator", "me-1")),
         ("amq.default", EDGE),
         ("amq.default", POOL),
@@ -211,9 +236,30 @@ def test_an_operator_binds_pools_to_requests_and_nothing_else() -> None:
     assert [role for role in ROLES if ROLES[role].tags] == ["operator"]
 
 
+def test_who_replays_gets_the_answers_to_its_own_requests_and_no_request() -> None:
+    """Neither does it read other clients' answers, nor has it their requests led to its queue, which is why it is no
+    operator."""
+    assert may_bind("replay", REPLAY, RESPONSES, response_key(REPLAYER))
+    assert may_bind("replay", REPLAY, RESPONSES, topology.body_key(REPLAYER))
+    for key in ("#", "response.#", "*.replay-a1", "response.*", response_key("web-1"), f"response.{REPLAYER}.#"):
+        assert not may_bind("replay", REPLAY, RESPONSES, key), key
+    for exchange in (REQUESTS, STREAMS, EVENTS, DEAD, POOL_EXCHANGE, *STICKY):
+        for key in ("#", request_key("default"), response_key(REPLAYER)):
+            assert not may_bind("replay", REPLAY, exchange, key), (exchange, key)
+    for queue in (POOL, EDGE, WORKER, TAP_LOG, DEAD_QUEUE, *PARTITION_QUEUES):
+        assert not may_bind("replay", queue, RESPONSES, response_key(REPLAYER))
+        assert not allowed("replay", "read", queue)
+    assert not may_bind("operator", REPLAY, REQUESTS, request_key("default"))
+
+
 def test_the_user_whose_orders_workers_take_is_a_role() -> None:
     assert topology.OPERATOR in ROLES
-    assert [role for role in ROLES if may_publish(role, STREAMS, "app-1")] == ["edge", "operator", "topology"]
+    assert [role for role in ROLES if may_publish(role, STREAMS, "app-1")] == [
+        "edge",
+        "operator",
+        "replay",
+        "topology",
+    ]
 
 
 def test_nobody_but_the_topology_job_changes_what_is_shared() -> None:

@@ -7,9 +7,9 @@ import pytest
 from rabbitbal.runtime.settings import SettingsError, read
 from rabbitbal.tap.access_log import AccessLog
 from rabbitbal.tap.observation import observe
+from rabbitbal.tap.redaction import Redactor
 from rabbitbal.tap.settings import Settings
 from rabbitbal.wire.envelope import Envelope, Kind, Leg
-from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.message import Request, Response, encode_request, encode_response
 from rabbitbal.wire.reasons import Reason
 
@@ -41,7 +41,7 @@ def see(log: AccessLog, envelope: Envelope, payload: bytes) -> dict[str, Any] | 
 
 @pytest.fixture
 def log() -> AccessLog:
-    return AccessLog(limit=3)
+    return AccessLog(3, Redactor())
 
 
 def test_a_request_and_its_response_make_one_line(log: AccessLog) -> None:
@@ -65,6 +65,7 @@ def test_a_request_and_its_response_make_one_line(log: AccessLog) -> None:
         "request_bytes": 3,
         "bytes": 7,
         "app_ms": 12.35,
+        "queue_ms": 237.65,
         "total_ms": 250,
     }
     assert len(log) == 0
@@ -181,6 +182,7 @@ def test_a_streamed_response_makes_its_line_when_it_has_ended(log: AccessLog) ->
         "request_bytes": 3,
         "bytes": 70_000,
         "app_ms": 2.5,
+        "queue_ms": 97.5,
         "total_ms": 8_900,
     }
     assert len(log) == 0
@@ -263,9 +265,10 @@ def test_streams_count_among_the_open_requests(log: AccessLog) -> None:
 
 @pytest.mark.parametrize("envelope", [request(), response(), head()])
 def test_a_payload_that_is_not_http_is_refused(log: AccessLog, envelope: Envelope) -> None:
-    """The caller logs it; nothing is remembered."""
-    with pytest.raises(WireError):
-        see(log, envelope, b"nonsense")
+    """The reader logs it; nothing is remembered, and there is no line."""
+    seen = observe(0.0, envelope, b"nonsense", None, redelivered=False)
+    assert seen.error is not None
+    assert None is log.see(seen)
     assert len(log) == 0
 
 
@@ -303,7 +306,7 @@ def test_a_bad_value_names_its_variable(variable: str, text: str) -> None:
 
 def test_an_ending_that_brings_its_request_along_is_a_whole_line() -> None:
     """The request came to no pool, so the tap has seen no copy of it."""
-    log = AccessLog(10)
+    log = AccessLog(10, Redactor())
     ended = Envelope(Kind.ENDED, "c0ffee", "edge-1", reason=Reason.UNROUTABLE, status=503, sent=1_500)
     line = see(log, ended, b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n")
     assert line is not None
@@ -334,3 +337,69 @@ def test_a_copy_that_lost_the_race_says_so(log: AccessLog) -> None:
     late = see(log, response("a"), RESPONSE)
     assert late is not None
     assert late["unmatched"] is True
+
+
+@pytest.mark.parametrize(
+    ("sent", "duration", "expected"),
+    [(1_000, 12_345, 0.0), (900, 0, 0.0), (1_005, 4_000, 1.0), (1_030, 5_250, 24.75)],
+)
+def test_the_time_in_the_queue_is_never_negative(log: AccessLog, sent: int, duration: int, expected: float) -> None:
+    """Two machines' clocks differ, and one counts milliseconds where the other counts microseconds."""
+    see(log, request(), REQUEST)
+    line = see(log, Envelope(Kind.RESPONSE, "c0ffee", "worker-1", duration=duration, sent=sent), RESPONSE)
+    assert line is not None
+    assert line["queue_ms"] == expected
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        Envelope(Kind.RESPONSE, "c0ffee", "worker-1", sent=1_250),
+        Envelope(Kind.RESPONSE, "c0ffee", "worker-1", duration=1_000),
+        Envelope(Kind.ENDED, "c0ffee", "edge-1", reason=Reason.QUEUE_TIMEOUT, status=504, sent=1_500, duration=500_000),
+    ],
+    ids=["no time of the application", "no clock", "no worker"],
+)
+def test_the_time_in_the_queue_is_not_guessed(log: AccessLog, ending: Envelope) -> None:
+    see(log, request(), REQUEST)
+    line = see(log, ending, RESPONSE if ending.kind is Kind.RESPONSE else b"")
+    assert line is not None
+    assert "queue_ms" not in line
+
+
+def test_secrets_are_taken_out_before_anything_is_remembered(log: AccessLog) -> None:
+    """Of the target and the referer; what a user adds of the other fields, too."""
+    fields = [
+        (b"Referer", b"https://a.example/?session=hidden1&x=1"),
+        (b"Cookie", b"a=hidden2"),
+        (b"User-Agent", b"me"),
+    ]
+    asked = encode_request(Request("GET", b"/in?token=hidden3&b=c", [*fields, (b"Authorization", b"Bearer hidden4")]))
+    see(log, request(), asked)
+    assert "hidden" not in repr(log._open)
+    line = see(log, response(), RESPONSE)
+    assert line is not None
+    assert (line["target"], line["referer"]) == (
+        "/in?token=[redacted]&b=c",
+        "https://a.example/?session=[redacted]&x=1",
+    )
+    strict = AccessLog(3, Redactor("+user-agent"))
+    see(strict, request(), asked)
+    line = see(strict, response(), RESPONSE)
+    assert line is not None
+    assert line["agent"] == "[redacted]"
+
+
+def test_a_secret_that_a_long_target_ends_in_is_not_cut_open(log: AccessLog) -> None:
+    """It is taken out first, then the text is cut."""
+    see(log, request(), encode_request(Request("GET", b"/".ljust(980, b"a") + b"?token=" + b"hidden" * 100)))
+    line = see(log, response(), RESPONSE)
+    assert line is not None
+    assert "hidden" not in line["target"]
+
+
+def test_of_a_repeated_field_the_first_is_said(log: AccessLog) -> None:
+    see(log, request(), encode_request(Request("GET", b"/", [(b"user-agent", b"one"), (b"User-Agent", b"two")])))
+    line = see(log, response(), RESPONSE)
+    assert line is not None
+    assert line["agent"] == "one"

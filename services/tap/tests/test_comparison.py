@@ -8,6 +8,8 @@ import pytest
 
 from rabbitbal.tap.access_log import AccessLog
 from rabbitbal.tap.comparison import Comparison
+from rabbitbal.tap.observation import observe
+from rabbitbal.tap.redaction import Redactor
 from rabbitbal.wire.envelope import Envelope, Kind, Leg
 from rabbitbal.wire.message import Request, Response, encode_request, encode_response
 from rabbitbal.wire.reasons import Reason
@@ -145,6 +147,10 @@ def test_a_group_is_bounded_itself(comparison: Comparison) -> None:
     assert len(told(comparison, line("primary"))) == 16
 
 
+def seen(log: AccessLog, envelope: Envelope, payload: bytes) -> dict[str, Any] | None:
+    return log.see(observe(0.0, envelope, payload, None, redelivered=False))
+
+
 def asked(name: str, leg: Leg | None = None) -> Envelope:
     group = GROUP if leg else None
     return Envelope(Kind.REQUEST, name, "edge-1", reply_to="r", route="r", sent=1_000, leg=leg, group=group)
@@ -152,16 +158,16 @@ def asked(name: str, leg: Leg | None = None) -> Envelope:
 
 def test_the_access_log_says_what_is_compared() -> None:
     """From messages to the line: a whole answer's digest is made here, a streamed one's is the edge's word."""
-    log, comparison = AccessLog(10), Comparison(10, 60)
-    log.see(asked("a", Leg.PRIMARY), REQUEST)
-    log.see(asked("b", Leg.SHADOW), REQUEST)
+    log, comparison = AccessLog(10, Redactor()), Comparison(10, 60)
+    seen(log, asked("a", Leg.PRIMARY), REQUEST)
+    seen(log, asked("b", Leg.SHADOW), REQUEST)
     answer = encode_response(Response(200, [], b"made it"))
-    lines = [log.see(Envelope(Kind.RESPONSE, "a", "worker-1", pool="x", duration=1_000, sent=1_100), answer)]
+    lines = [seen(log, Envelope(Kind.RESPONSE, "a", "worker-1", pool="x", duration=1_000, sent=1_100), answer)]
     streamed = encode_response(Response(200), more=True)
-    lines.append(log.see(Envelope(Kind.RESPONSE, "b", "worker-2", pool="y", sent=1_100, more=True), streamed))
+    lines.append(seen(log, Envelope(Kind.RESPONSE, "b", "worker-2", pool="y", sent=1_100, more=True), streamed))
     told_by_edge = sha256(b"made it").hexdigest()
     ended = Envelope(Kind.ENDED, "b", "edge-1", status=200, size=7, sent=1_200, digest=told_by_edge)
-    lines.append(log.see(ended, b""))
+    lines.append(seen(log, ended, b""))
     (compared,) = told(comparison, *(line for line in lines if line is not None))
     assert compared["same"] is True
     assert compared["target"] == "/a?b=c"
@@ -171,21 +177,21 @@ def test_the_access_log_says_what_is_compared() -> None:
 @pytest.mark.parametrize("digest", [None, "", "x" * 64, "a" * 1_000_000])
 def test_a_digest_that_is_none_is_not_believed(digest: str | None) -> None:
     """Nor kept."""
-    log = AccessLog(10)
-    log.see(asked("b", Leg.SHADOW), REQUEST)
-    found = log.see(Envelope(Kind.ENDED, "b", "edge-1", status=200, size=7, digest=digest), b"")
+    log = AccessLog(10, Redactor())
+    seen(log, asked("b", Leg.SHADOW), REQUEST)
+    found = seen(log, Envelope(Kind.ENDED, "b", "edge-1", status=200, size=7, digest=digest), b"")
     assert found is not None
     assert "digest" not in found
 
 
 def test_only_copies_that_are_compared_are_hashed() -> None:
     """It costs time, and says nothing of others."""
-    log = AccessLog(10)
+    log = AccessLog(10, Redactor())
     answer = encode_response(Response(200, [], b"made it"))
     digests = {}
     for leg in (None, *Leg):
-        log.see(asked("a", leg), REQUEST)
-        found = log.see(Envelope(Kind.RESPONSE, "a", "worker-1"), answer)
+        seen(log, asked("a", leg), REQUEST)
+        found = seen(log, Envelope(Kind.RESPONSE, "a", "worker-1"), answer)
         assert found is not None
         digests[leg] = "digest" in found
     assert digests == {leg: leg in (Leg.PRIMARY, Leg.SHADOW) for leg in (None, *Leg)}

@@ -103,6 +103,8 @@ class Envelope:
     duration: int | None = None
     """Microseconds: of the application (on a response) or of the whole request (on `ended`)."""
     traceparent: str | None = None
+    caller_span: str | None = None
+    """With `traceparent`, from an edge that takes part in the trace: the span of who sent it the request, or zeros."""
     leg: Leg | None = None
     """On a request that is one of several copies, and on an `ended` event of one: which."""
     group: str | None = None
@@ -161,6 +163,7 @@ _TYPES: dict[str, type] = {
     "status": int,
     "duration": int,
     "traceparent": str,
+    "caller_span": str,
     "group": str,
     "partition": str,
     "digest": str,

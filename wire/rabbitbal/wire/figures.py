@@ -1,5 +1,5 @@
-"""What an edge or a worker says of itself every few seconds: counts since its start, so that a message that is lost costs
-nothing. The payload of a message of kind `figures`, JSON (docs/wire-format.md).
+"""What an edge or a worker says of itself every few seconds: counts since its start, so that a message that is lost
+costs nothing. The payload of a message of kind `figures`, JSON (docs/wire-format.md).
 """
 
 import json

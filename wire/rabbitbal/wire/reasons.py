@@ -17,6 +17,7 @@ class Reason(StrEnum):
     HEADER_TOO_LARGE = "header-too-large"
     TARGET_TOO_LONG = "target-too-long"
     BODY_TOO_LARGE = "body-too-large"
+    SUSPECTED_BOT = "suspected-bot"
     UNROUTABLE = "unroutable"
     OVERLOADED = "overloaded"
     QUEUE_TIMEOUT = "queue-timeout"
@@ -36,6 +37,7 @@ _TABLE: dict[Reason, tuple[int, str]] = {
     Reason.HEADER_TOO_LARGE: (431, "the header fields are larger than this proxy accepts"),
     Reason.TARGET_TOO_LONG: (414, "the request target is longer than this proxy accepts"),
     Reason.BODY_TOO_LARGE: (413, "the request body is larger than this proxy accepts"),
+    Reason.SUSPECTED_BOT: (429, "this client behaves like a program that this route does not serve"),
     Reason.UNROUTABLE: (503, "no pool of workers is bound to this route"),
     Reason.OVERLOADED: (503, "too many requests are waiting already"),
     Reason.QUEUE_TIMEOUT: (504, "no worker took the request before its deadline; it was not run"),

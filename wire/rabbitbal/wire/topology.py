@@ -81,6 +81,15 @@ def unpinned_exchange(pool: str) -> str:
     return f"rabbitbal.unpinned.{pool}"
 
 
+# The broker's user that replays recorded requests, and the name of their route.
+REPLAY = "replay"
+
+
+def replayer(token: str) -> str:
+    """The id of the edge that somebody is who replays. ``token`` is hexadecimal, and used once."""
+    return f"{REPLAY}-{token}"
+
+
 def edge_queue(edge: str) -> str:
     return f"edge.{edge}"
 
@@ -243,6 +252,17 @@ ROLES: dict[str, Permissions] = {
             EVENTS: (r"^notice\.operator\.", NOTHING),
         },
         tags=("monitoring",),
+    ),
+    # The operator's command while it replays requests: an edge with the id `replay-<hex>`. It is a user of its own, as
+    # one who may bind requests and has a queue could have all of them led to it.
+    REPLAY: Permissions(
+        configure=r"^edge\.replay-[0-9a-f]+$",
+        write=r"^(rabbitbal\.(pool\.[^.]+|streams|events)|edge\.replay-[0-9a-f]+)$",
+        read=r"^(rabbitbal\.responses|edge\.replay-[0-9a-f]+)$",
+        topics={
+            RESPONSES: (NOTHING, r"^(response|body)\.replay-[0-9a-f]+$"),
+            EVENTS: (r"^ended\.replay-[0-9a-f]+$", NOTHING),
+        },
     ),
     "topology": Permissions(
         configure=r"^(rabbitbal|pool|tap|dead)\..+$",

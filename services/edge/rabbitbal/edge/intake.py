@@ -15,6 +15,7 @@ from rabbitbal.edge.settings import Settings
 from rabbitbal.edge.spool import Spool, SpoolSpace
 from rabbitbal.edge.sticky import Session
 from rabbitbal.edge.ticket import Order
+from rabbitbal.edge.traces import Trace, taken_up
 from rabbitbal.edge.tunnel import TunnelBody
 from rabbitbal.edge.upload import BodyTooLarge, Upload
 from rabbitbal.routes.policy import Delivery, Mode
@@ -69,6 +70,9 @@ class Intake:
         target, received = target_of(scope)
         declared = declared_length(received)
         fields = request_fields(received, self._peer(scope), scope["http_version"])
+        trace: Trace | None = None
+        if settings.trace:
+            fields, trace = taken_up(fields, settings.trace_sample)
         asked = question(method, target, fields)
         route = self._routes.table.find(asked)
         policy, keys = route.policy, route.keys(asked)
@@ -101,7 +105,8 @@ class Intake:
             timeout=settings.timeout if policy.timeout is None else policy.timeout,
             route_grace=settings.route_grace,
             broker_grace=settings.broker_grace,
-            traceparent=traceparent(fields),
+            traceparent=traceparent(fields) if trace is None else trace.traceparent,
+            caller_span=None if trace is None else trace.caller,
             upgrade=upgrade,
             source=source,
             # What an upload may have between the client and the broker.

@@ -9,7 +9,7 @@ import structlog
 
 from rabbitbal.edge.carrier import Broker
 from rabbitbal.edge.ticket import Order, Ticket
-from rabbitbal.runtime.broker import Disconnected
+from rabbitbal.runtime.broker import Disconnected, Verdict
 from rabbitbal.wire import topology
 from rabbitbal.wire.envelope import Envelope, Kind, Leg
 from rabbitbal.wire.message import decode_request, encode_request, without_body
@@ -29,6 +29,12 @@ class Notices:
         self._edge = edge
         self._broker = broker
         self._tasks: set[asyncio.Task[None]] = set()
+        self.opened = 0
+        """Requests that were given to a pool, or ended before that: each is counted once."""
+        self.closed = 0
+        """Of those, the ones that have ended."""
+        self.untold = 0
+        """Endings that the tap should have been told, and was not, or perhaps not."""
 
     def __len__(self) -> int:
         """How many are on their way."""
@@ -37,11 +43,24 @@ class Notices:
     def able(self) -> bool:
         return self._broker.up() and len(self._tasks) < MAX_NOTICES
 
+    def open(self, ticket: Ticket) -> None:
+        """Count a request that a pool has, or that ends without. Again and again is once."""
+        if not ticket.opened:
+            ticket.opened = True
+            self.opened += 1
+
+    def close(self, ticket: Ticket) -> None:
+        """Count its end. An answer may overtake the confirm that a pool has it."""
+        self.open(ticket)
+        self.closed += 1
+
     def tell(self, exchange: str, key: str, envelope: Envelope, body: bytes = b"") -> None:
         if self.able():
             task = asyncio.ensure_future(self._publish(exchange, key, envelope, body))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        elif envelope.kind is Kind.ENDED:
+            self.untold += 1
 
     def notice(self, payload: dict[str, object]) -> None:
         """Something that belongs to no request. ``payload`` has at least `event`."""
@@ -63,11 +82,13 @@ class Notices:
 
     def refused(self, correlation_id: str, reason: Reason, head: bytes) -> None:
         """The ending of a request that was never pending."""
+        self._never_pending()
         self._ended(self._event(correlation_id, reason, status_of(reason), 0.0), head)
 
     def gathered(self, group: str, order: Order, reason: Reason | None, status: int, size: int, total: float) -> None:
         """The ending of a client's request that several copies answered together."""
-        event = self._event(group, reason, status, total, size=size, route=order.route, group=group)
+        self._never_pending()
+        event = self._event(group, reason, status, total, size=size, route=order.route, group=group, order=order)
         self._ended(event, head_of(order) if self.able() else b"")
 
     def ended(
@@ -88,9 +109,14 @@ class Notices:
             leg=order.leg,
             group=order.group,
             digest=digest,
+            order=order,
         )
         # A tap has seen what was given to a pool; of anything else it learns here.
         self._ended(event, head_of(order) if not ticket.copied and self.able() else b"")
+
+    def _never_pending(self) -> None:
+        self.opened += 1
+        self.closed += 1
 
     def _event(
         self,
@@ -105,7 +131,10 @@ class Notices:
         leg: Leg | None = None,
         group: str | None = None,
         digest: str | None = None,
+        order: Order | None = None,
     ) -> Envelope:
+        # Where the edge has no part in the trace, the tap makes no spans of it.
+        traced = order if order is not None and order.caller_span is not None else None
         return Envelope(
             kind=Kind.ENDED,
             correlation_id=correlation_id,
@@ -120,6 +149,8 @@ class Notices:
             leg=leg,
             group=group,
             digest=digest,
+            traceparent=None if traced is None else traced.traceparent,
+            caller_span=None if traced is None else traced.caller_span,
         )
 
     def _ended(self, event: Envelope, head: bytes) -> None:
@@ -127,8 +158,10 @@ class Notices:
 
     async def _publish(self, exchange: str, key: str, envelope: Envelope, body: bytes) -> None:
         try:
-            await self._broker.publish(exchange, key, envelope, body, timeout=NOTICE_TIMEOUT)
+            verdict = await self._broker.publish(exchange, key, envelope, body, timeout=NOTICE_TIMEOUT)
+            self.untold += verdict is not Verdict.ROUTED and envelope.kind is Kind.ENDED
         except Disconnected as error:
+            self.untold += envelope.kind is Kind.ENDED
             log.info("edge.notice_lost", kind=envelope.kind.value, id=envelope.correlation_id, error=str(error))
 
 

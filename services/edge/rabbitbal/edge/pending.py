@@ -56,6 +56,7 @@ from rabbitbal.edge.ticket import Ending, Order, Ticket
 from rabbitbal.runtime.streams import Broken
 from rabbitbal.wire import topology
 from rabbitbal.wire.envelope import CLAIMED_AT_ONCE, Envelope, Kind, Leg
+from rabbitbal.wire.figures import EdgeFigures
 from rabbitbal.wire.flow import FIRST_WINDOW
 from rabbitbal.wire.message import Response
 from rabbitbal.wire.reasons import Reason, error_response, status_of
@@ -98,6 +99,21 @@ class Pending:
     def release(self, size: int) -> None:
         self._bytes -= size
 
+    def figures(self, since: int, *, leaving: bool) -> EdgeFigures:
+        """All that was counted since ``since`` (`rabbitbal.wire.figures`)."""
+        oldest = next(iter(self._tickets.values()), None)
+        return EdgeFigures(
+            at=int(time.time() * 1000),
+            since=since,
+            opened=self._notices.opened,
+            closed=self._notices.closed,
+            untold=self._notices.untold,
+            pending=len(self._tickets),
+            oldest=None if oldest is None else oldest.envelope.sent,
+            leaving=leaving,
+            endings=dict(self.endings),
+        )
+
     def roomy(self) -> bool:
         """Whether there is so much room that it may be used for what nobody waits for."""
         return len(self._tickets) * 2 <= self._max_pending and self._bytes * 2 <= self._buffer_limit
@@ -136,6 +152,8 @@ class Pending:
             if ticket.inlet is not None and ticket.streaming is not None:
                 # Nobody will close it.
                 self._forget(ticket)
+                self._notices.close(ticket)
+                self._notices.untold += 1
                 self._notices.cancel(ticket.envelope.correlation_id, *ticket.streaming)
             raise
         finally:
@@ -157,6 +175,7 @@ class Pending:
         if ticket.envelope.correlation_id not in self._tickets:
             return
         self._forget(ticket)
+        self._notices.close(ticket)
         self._count(ticket, reason)
         if not ticket.inlet.ended:
             self._notices.cancel(ticket.envelope.correlation_id, *ticket.streaming)
@@ -176,6 +195,7 @@ class Pending:
             repeatable=order.repeatable,
             route=order.route,
             traceparent=order.traceparent,
+            caller_span=order.caller_span,
             more=True if order.source is not None else None,
             credit=FIRST_WINDOW,
             upgrade=order.upgrade,
@@ -251,6 +271,7 @@ class Pending:
             self.wait.add(total - app)
         stream = ticket if ticket.inlet is not None else None
         if stream is None:
+            self._notices.close(ticket)
             self._count(ticket, reason)
         if reason is not None and stream is None:
             response = self.error(reason)

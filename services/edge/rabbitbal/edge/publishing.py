@@ -55,12 +55,14 @@ class Publishing:
                     verdict = await self._publish(ticket)
                 except Disconnected as error:
                     ticket.sent = False
-                    ticket.copied |= error.sent
+                    if error.sent:
+                        self._copied(ticket)
                     if error.sent and not ticket.repeatable:
                         ticket.settle(Reason.WORKER_LOST)
                     await asyncio.sleep(RETRY_PERIOD / 10)
                     continue
-                ticket.copied |= verdict is not Verdict.UNROUTABLE
+                if verdict is not Verdict.UNROUTABLE:
+                    self._copied(ticket)
                 if verdict is Verdict.ROUTED:
                     ticket.confirmed = True
                     return
@@ -97,6 +99,11 @@ class Publishing:
         return await self._broker.publish(
             topology.REQUESTS, key, envelope, ticket.order.payload, timeout=max(left, 0.001)
         )
+
+    def _copied(self, ticket: Ticket) -> None:
+        """A pool has it, or refused it: the tap has seen it."""
+        ticket.copied = True
+        self._notices.open(ticket)
 
     async def _broker_back(self, ticket: Ticket) -> bool:
         try:

@@ -12,6 +12,7 @@ from rabbitbal.edge import admin
 from rabbitbal.edge.app import Edge
 from rabbitbal.edge.broker import EdgeBroker
 from rabbitbal.edge.copies import Copies
+from rabbitbal.edge.figures import Figures
 from rabbitbal.edge.news import News
 from rabbitbal.edge.pending import Pending
 from rabbitbal.edge.protocol import EdgeProtocol
@@ -48,6 +49,7 @@ async def serve(settings: Settings, stop: Stop) -> None:
     spools = SpoolSpace(settings.spool_total, settings.spool_limit, settings.spool_dir)
     copies = Copies(pending, spools)
     news = News(broker.wait_up, pending.notice)
+    figures = Figures(edge_id, broker, pending)
     routes = _routes(settings, news)
 
     server: uvicorn.Server
@@ -63,12 +65,14 @@ async def serve(settings: Settings, stop: Stop) -> None:
     server = _server(settings, app)
 
     async with asyncio.TaskGroup() as group:
+        telling = group.create_task(figures.run())
         background = [
             group.create_task(broker.run_publisher()),
             group.create_task(broker.run_consumer()),
             group.create_task(pending.prober.run()),
             group.create_task(routes.run()),
             group.create_task(news.run()),
+            telling,
             group.create_task(keep_ready_file(ready)),
         ]
         serving = group.create_task(server.serve())
@@ -81,6 +85,8 @@ async def serve(settings: Settings, stop: Stop) -> None:
         await _first(serving, stop.insisted, timeout=max(settings.drain, _longest(settings, routes.table)))
         server.force_exit = not serving.done()
         await serving
+        telling.cancel()
+        await figures.leave()
         for task in background:
             task.cancel()
     log.info("edge.stopped")

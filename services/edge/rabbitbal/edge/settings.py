@@ -29,5 +29,7 @@ class Settings:
     buffer_limit: int = setting(256 * MIB, "bytes of request bodies held in this edge", least=MIB)
     trusted_proxies: str = setting("127.0.0.1/32,::1/128", "networks whose X-Forwarded-* fields are believed")
     expose_worker: bool = setting(False, "add Rabbitbal-Worker, Rabbitbal-Attempt and Server-Timing to responses")
+    trace: bool = setting(False, "take part in traces: each request has a traceparent, and the tap makes spans")
+    trace_sample: float = setting(1.0, "share of the traces begun here that are sampled", least=0, most=1)
     edge_id: str = setting("", "name of this edge; made up from the host name if not set", matches=INSTANCE)
     log_level: str = setting("info", "debug, info, warning or error", matches=LOG_LEVEL)

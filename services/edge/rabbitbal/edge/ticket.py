@@ -39,6 +39,8 @@ class Order:
     route_grace: float
     broker_grace: float
     traceparent: str | None = None
+    caller_span: str | None = None
+    """Set where the edge takes part in the trace (`edge.traces`)."""
     upgrade: str | None = None
     source: Source | None = None
     # Bytes of memory that it may take besides its payload.
@@ -89,6 +91,7 @@ class Ticket:
         "held",
         "inlet",
         "losses",
+        "opened",
         "order",
         "outcome",
         "outlet",
@@ -112,6 +115,8 @@ class Ticket:
         # The broker said that a queue has this attempt.
         self.confirmed = False
         self.copied = False
+        # It is counted, see `Notices`.
+        self.opened = False
         self.claimed_by: str | None = None
         self.ever_claimed = False
         self.sender: asyncio.Task[None] | None = None

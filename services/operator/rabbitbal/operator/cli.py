@@ -7,7 +7,7 @@ import sys
 import structlog
 import typer
 
-from rabbitbal.operator import pools_commands, routes_commands, workers_commands
+from rabbitbal.operator import pools_commands, record_commands, replay_commands, routes_commands, workers_commands
 from rabbitbal.operator.errors import Failed, Misused
 from rabbitbal.operator.reach import say
 from rabbitbal.runtime.settings import SettingsError
@@ -26,6 +26,8 @@ app.add_typer(pools_commands.app, name="pools")
 app.add_typer(workers_commands.app, name="workers")
 app.command()(workers_commands.drain)
 app.command()(workers_commands.resume)
+app.command()(record_commands.record)
+app.command()(replay_commands.replay)
 
 
 def main() -> None:

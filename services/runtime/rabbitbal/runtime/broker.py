@@ -261,12 +261,13 @@ def _content_type(kind: Kind) -> str:
 class Delivery:
     """A message that a consumer received. It is settled once: the first `ack` or `requeue` counts."""
 
-    __slots__ = ("_message", "_settled", "body", "redelivered", "settling", "user_id")
+    __slots__ = ("_message", "_settled", "body", "key", "redelivered", "settling", "user_id")
 
     def __init__(self, message: AbstractIncomingMessage) -> None:
         self._message = message
         self._settled = False
         self.body = message.body
+        self.key = message.routing_key or ""
         self.redelivered = bool(message.redelivered)
         self.user_id = message.user_id
         """The sender's user, where it says so: the broker has checked it."""

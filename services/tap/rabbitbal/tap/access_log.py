@@ -7,13 +7,16 @@ from hashlib import sha256
 from typing import Any
 
 from rabbitbal.tap.observation import Observation
+from rabbitbal.tap.redaction import Redactor
 from rabbitbal.wire.envelope import Envelope, Kind, Leg
-from rabbitbal.wire.fields import content_length, first
+from rabbitbal.wire.fields import Fields, content_length
 from rabbitbal.wire.message import Request
 
 # Legs whose answers are compared. Only theirs are worth the hashing.
 _COMPARED = frozenset({Leg.PRIMARY, Leg.SHADOW})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# Fields that a line says, by what it calls them.
+_SAID = {b"host": "host", b"x-forwarded-for": "client", b"user-agent": "agent", b"referer": "referer"}
 # Of a header that should be a few characters, but is a stranger's.
 _LONGEST = 100
 
@@ -32,11 +35,13 @@ class _Open:
 class AccessLog:
     """Pairs requests with endings. Remembers at most ``limit`` open requests; the oldest are forgotten and counted.
 
-    A whole response is an ending. A streamed one is not: the edge tells when and how it ended.
+    A whole response is an ending. A streamed one is not: the edge tells when and how it ended. What must not be stored
+    is taken out before it is remembered, so no line ever had it.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, redactor: Redactor) -> None:
         self._limit = limit
+        self._redactor = redactor
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self.forgotten = 0
 
@@ -65,11 +70,8 @@ class AccessLog:
             return
         line = {
             "method": request.method,
-            "target": _text(request.target),
-            "host": _text(first(request.fields, b"host")),
-            "client": _text(first(request.fields, b"x-forwarded-for")),
-            "agent": _text(first(request.fields, b"user-agent")),
-            "referer": _text(first(request.fields, b"referer")),
+            "target": _text(self._redactor.target(request.target)),
+            **self._said(request.fields),
             "route": envelope.route,
             "edge": envelope.app_id,
             # Of a body that follows its head only what was declared is known, and a chunked one declares nothing.
@@ -83,6 +85,15 @@ class AccessLog:
         if len(self._open) > self._limit:
             self._open.popitem(last=False)
             self.forgotten += 1
+
+    def _said(self, fields: Fields) -> dict[str, str | None]:
+        """The first of each."""
+        said: dict[str, str | None] = dict.fromkeys(_SAID.values())
+        for name, value in self._redactor.fields([field for field in fields if field[0].lower() in _SAID]):
+            what = _SAID[name.lower()]
+            if said[what] is None:
+                said[what] = _text(value)
+        return said
 
     def _digest(self, envelope: Envelope, body: bytes | None) -> dict[str, Any]:
         """Of the body of a copy that is compared with another: made here where the body came here, else the edge's."""
@@ -114,7 +125,13 @@ class AccessLog:
             line |= _answered(known.head) | {"pool": known.head.pool}
         # By the clocks of the edge and of whoever ended it.
         total = envelope.sent - known.sent if envelope.sent and known.sent else None
-        return known.line | line | {"total_ms": total}
+        whole = known.line | line | {"total_ms": total}
+        if "app_ms" in line:
+            # The application's time is until its answer's head, so what was before is counted until that, too.
+            answered = envelope if envelope.kind is Kind.RESPONSE else known.head
+            if answered is not None and answered.sent and known.sent:
+                whole["queue_ms"] = round(max(0.0, answered.sent - known.sent - line["app_ms"]), 2)
+        return whole
 
 
 def _answered(envelope: Envelope) -> dict[str, Any]:
@@ -124,5 +141,5 @@ def _answered(envelope: Envelope) -> dict[str, Any]:
     return {"worker": envelope.app_id, "app_ms": round(envelope.duration / 1000, 2)}
 
 
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value[:1000].decode("utf-8", "replace")
+def _text(value: bytes) -> str:
+    return value[:1000].decode("utf-8", "replace")

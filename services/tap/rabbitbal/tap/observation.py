@@ -28,10 +28,14 @@ class Observation:
     error: str | None = None
     line: dict[str, Any] | None = None
     """The line of the access log that it completes."""
+    key: str = ""
+    """The routing key that it came by: of a response, it names the edge that waits."""
 
 
-def observe(at: float, envelope: Envelope, payload: bytes, user: str | None, *, redelivered: bool) -> Observation:
-    seen = Observation(at, envelope, payload, user, redelivered)
+def observe(
+    at: float, envelope: Envelope, payload: bytes, user: str | None, *, redelivered: bool, key: str = ""
+) -> Observation:
+    seen = Observation(at, envelope, payload, user, redelivered, key=key)
     try:
         if envelope.kind is Kind.REQUEST or (envelope.kind is Kind.ENDED and payload):
             seen.request = decode_request(payload, more=bool(envelope.more))

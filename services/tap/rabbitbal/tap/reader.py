@@ -69,7 +69,14 @@ class Reader:
         except WireError as error:
             self._refuse(str(error))
             return
-        seen = observe(time.time(), envelope, delivery.body, delivery.user_id, redelivered=delivery.redelivered)
+        seen = observe(
+            time.time(),
+            envelope,
+            delivery.body,
+            delivery.user_id,
+            redelivered=delivery.redelivered,
+            key=delivery.key,
+        )
         if seen.error is not None:
             self._refuse(seen.error)
         self._show(seen)

@@ -1,6 +1,7 @@
 """The tap as a service: reads its own bounded queue, and shows each message to its parts."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import APIRouter
@@ -8,13 +9,21 @@ from fastapi import APIRouter
 from rabbitbal.runtime import logs
 from rabbitbal.runtime.broker import Link, Server
 from rabbitbal.runtime.lifecycle import Stop, instance_name, keep_ready_file
-from rabbitbal.tap import web
+from rabbitbal.tap import sinks, web
 from rabbitbal.tap.access_log import AccessLog
 from rabbitbal.tap.comparison import Comparison
+from rabbitbal.tap.fleet import Fleet
+from rabbitbal.tap.dashboard import Dashboard, fleet_panel
 from rabbitbal.tap.journal import Journal
 from rabbitbal.tap.observation import Part
+from rabbitbal.tap.panels import Provider
 from rabbitbal.tap.reader import Reader
+from rabbitbal.tap.redaction import Redactor
 from rabbitbal.tap.settings import Settings
+from rabbitbal.tap.traces import Traces
+
+if TYPE_CHECKING:
+    from rabbitbal.tap.otlp import Collector
 
 log = structlog.get_logger()
 
@@ -28,13 +37,49 @@ async def serve(settings: Settings, stop: Stop) -> None:
     """Until ``stop`` is asked for."""
     tap_id = instance_name()
     logs.configure("tap", tap_id, settings.log_level)
-    access = AccessLog(settings.open_limit)
+    redactor = Redactor(settings.redact)
+    access = AccessLog(settings.open_limit, redactor)
     comparison = Comparison(GROUPS, AGE)
-    parts: list[Part] = [Journal(access, comparison)]
+    access_sinks = sinks.build(settings, tap_id, asyncio.get_running_loop().call_later)
+    journal = Journal(access, comparison, access_sinks)
+    fleet = Fleet()
+    parts: list[Part] = [journal, fleet]
     routers: list[APIRouter] = []
-    reader = Reader(parts, settings.tap_prefetch)
+    # Panels of the page: what fills them, and the seconds after which that is old.
+    panels: dict[str, tuple[Provider, float]] = {"fleet": (lambda: fleet_panel(fleet), 1.0)}
+    dashboard = Dashboard(
+        tap_id,
+        settings.stories,
+        panels,
+        lambda: {
+            "connected": link.up.is_set(),
+            "seen": reader.seen,
+            "bad": reader.bad,
+            "defects": reader.defects,
+            "forgotten": access.forgotten,
+        },
+    )
+    parts += dashboard.parts
+    routers += dashboard.routers()
+
+    collector: Collector | None = None
+    if settings.otlp_endpoint:
+        # Not before it is wanted: it takes a second, and memory.
+        from rabbitbal.tap import otlp
+
+        collector = otlp.Collector(settings.otlp_endpoint, tap_id)
+        traces = Traces(collector.take, settings.traces_limit, redactor)
+        parts.append(traces)
+        routers.append(otlp.router(traces, collector))
+
+    async def keep() -> None:
+        journal.flush()
+
+    reader = Reader(parts, settings.tap_prefetch, keep)
     link = Link(tap_id, Server(settings.broker_url, settings.broker_password_file), reader.consume)
-    server = web.Server(web.build(routers), settings.dashboard_host, settings.dashboard_port)
+    server = web.Server(
+        web.build(routers, web.hosts(settings.dashboard_hosts)), settings.dashboard_host, settings.dashboard_port
+    )
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve())
         background = [
@@ -44,8 +89,18 @@ async def serve(settings: Settings, stop: Stop) -> None:
         ]
         await stop.asked.wait()
         await reader.settle()
+        dashboard.close()
         server.should_exit = True
         await serving
         for task in background:
             task.cancel()
-    log.info("tap.stopped", open=len(access), forgotten=access.forgotten, uncompared=comparison.forgotten)
+    journal.flush()
+    if collector is not None:
+        collector.close()
+    log.info(
+        "tap.stopped",
+        open=len(access),
+        forgotten=access.forgotten,
+        uncompared=comparison.forgotten,
+        unwritten=access_sinks.lost,
+    )

@@ -36,7 +36,8 @@ class Replies:
 
     async def claim(self, credit: int | None = None) -> Verdict | None:
         """``credit`` is for the rest of the request's body."""
-        return await self._tell(self._about(Kind.CLAIM, credit=credit), b"", NOTICE_GRACE)
+        message = self._about(Kind.CLAIM, credit=credit, sent=_now(), duration=self._duration())
+        return await self._tell(message, b"", NOTICE_GRACE)
 
     async def whole(self, response: Response, reason: Reason | None = None) -> Verdict | None:
         message = self._about(Kind.RESPONSE, sent=_now(), duration=self._duration(), reason=reason)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.message import decode_request
 from rabbitbal.wire.reasons import Reason
 from rabbitbal.worker.cancels import Cancels
-from rabbitbal.worker.means import Means, Stop
+from rabbitbal.worker.means import Means, Stay, Stop, Tally
 from rabbitbal.worker.post import PUBLISH_TIMEOUT, Broker, post
 from rabbitbal.worker.replies import Replies
 from rabbitbal.worker.run import Run
@@ -38,10 +39,17 @@ class Runner:
         self._cancels = Cancels()
         self._idle = asyncio.Event()
         self._idle.set()
+        self.tallies: defaultdict[str, Tally] = defaultdict(Tally)
+        """By pool."""
         self.running = 0
         """Requests in hand, among them detached ones and those that wait for a slot."""
         self.most_running = 0
         """Slots that were occupied at a time."""
+
+    @property
+    def streams(self) -> int:
+        """Requests that run besides the slots."""
+        return len(self._means.detached)
 
     async def idle(self) -> None:
         """Until nothing runs."""
@@ -70,8 +78,11 @@ class Runner:
         """One delivery, from its arrival to its ack. Never raises. With ``turn`` it may have to wait for a slot."""
         self.running += 1
         self._idle.clear()
+        stay = Stay(self.tallies[pool])
         try:
-            await self._handle(delivery, pool, turn)
+            if turn is None:
+                stay.begin(delivery)
+            await self._handle(delivery, pool, turn, stay)
         except WireError as error:
             await self._dead(delivery, error)
         except asyncio.CancelledError:
@@ -81,11 +92,12 @@ class Runner:
             log.exception("worker.defect")
             await delivery.requeue()
         finally:
+            stay.end()
             self.running -= 1
             if not self.running:
                 self._idle.set()
 
-    async def _handle(self, delivery: Delivery, pool: str, turn: Turn | None) -> None:
+    async def _handle(self, delivery: Delivery, pool: str, turn: Turn | None, stay: Stay) -> None:
         envelope = delivery.envelope()
         if envelope.kind is not Kind.REQUEST or envelope.reply_to is None:
             raise WireError(f"kind {envelope.kind} has no place in a pool's queue")
@@ -96,9 +108,11 @@ class Runner:
             else:
                 await delivery.requeue()
             return
-        if turn is not None and not await turn.take():
-            await delivery.requeue()
-            return
+        if turn is not None:
+            if not await turn.take():
+                await delivery.requeue()
+                return
+            stay.begin(delivery)
         late = (envelope.deadline or 0) / 1000 <= time.time()
         if late or self._cancels.cover(envelope.correlation_id, envelope.attempt):
             await delivery.ack()

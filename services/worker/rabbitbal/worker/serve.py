@@ -12,6 +12,7 @@ from rabbitbal.runtime.broker import Server
 from rabbitbal.runtime.lifecycle import Stop, instance_name, keep_ready_file
 from rabbitbal.runtime.settings import SettingsError
 from rabbitbal.worker.broker import WorkerBroker
+from rabbitbal.worker.figures import Figures
 from rabbitbal.worker.orders import Orders
 from rabbitbal.worker.runner import Runner
 from rabbitbal.worker.settings import Settings
@@ -47,14 +48,17 @@ async def serve(settings: Settings, stop: Stop) -> None:
     broker = WorkerBroker(Server(settings.broker_url, settings.broker_password_file), worker_id, memberships)
     runner = Runner(worker_id, broker, target, claim_after=settings.claim_after, streams=settings.streams)
     orders = Orders(worker_id, broker, broker.pools, runner)
+    figures = Figures(worker_id, broker, runner, memberships, lambda: broker.pools.away)
     broker.pools.handle, broker.told, broker.ordered = runner.handle, runner.told, orders.give
     try:
         async with asyncio.TaskGroup() as group:
+            telling = group.create_task(figures.run())
             background = [
                 group.create_task(broker.run_publisher()),
                 group.create_task(broker.run_consumer()),
                 group.create_task(runner.probe()),
                 group.create_task(orders.run()),
+                telling,
                 group.create_task(keep_ready_file(lambda: broker.ready() and not stop.asked.is_set())),
             ]
             await stop.asked.wait()
@@ -72,6 +76,8 @@ async def serve(settings: Settings, stop: Stop) -> None:
                     # A thread of the application cannot be stopped; its request is somebody else's already.
                     log.warning("worker.abandoned", running=runner.running)
                     os._exit(1)
+            telling.cancel()
+            await figures.leave()
             for task in background:
                 task.cancel()
     finally:

@@ -10,6 +10,7 @@ import structlog
 
 from rabbitbal.edge.pending import Pending
 from rabbitbal.edge.ticket import Ending, Order, Ticket
+from rabbitbal.edge.traces import copied
 from rabbitbal.wire.envelope import Leg
 from rabbitbal.wire.reasons import Reason
 
@@ -66,7 +67,7 @@ class Group:
 
     def start(self, order: Order, leg: Leg) -> Copy:
         """Under way at once. Its task gives its ending."""
-        copy = Copy(replace(order, leg=leg, group=self.name))
+        copy = Copy(replace(copied(order), leg=leg, group=self.name))
         copy.task = asyncio.get_running_loop().create_task(self._run(copy))
         self._copies.append(copy)
         return copy

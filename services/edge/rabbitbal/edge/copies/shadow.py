@@ -12,6 +12,7 @@ from rabbitbal.edge.copies.body import at_hand, once_more
 from rabbitbal.edge.copies.group import Begin
 from rabbitbal.edge.pending import Pending
 from rabbitbal.edge.ticket import Ending, Order, Ticket
+from rabbitbal.edge.traces import copied
 from rabbitbal.runtime.streams import Broken
 from rabbitbal.wire.envelope import Leg
 from rabbitbal.wire.reasons import Reason
@@ -57,7 +58,7 @@ class Shadows:
         """A copy gets no grace: to wait for a pool or a broker is not worth it, and would be a load of its own."""
         source = once_more(primary.source)
         copy = replace(
-            primary, key=key, leg=Leg.SHADOW, source=source, persistent=False, route_grace=0.0, broker_grace=0.0
+            copied(primary), key=key, leg=Leg.SHADOW, source=source, persistent=False, route_grace=0.0, broker_grace=0.0
         )
         task = asyncio.get_running_loop().create_task(self._run(copy))
         self._tasks.add(task)
