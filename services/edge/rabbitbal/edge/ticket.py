@@ -82,6 +82,7 @@ class Ticket:
         "copied",
         "credit",
         "deadline",
+        "doubtful",
         "envelope",
         "ever_claimed",
         "forsaken",
@@ -112,6 +113,8 @@ class Ticket:
         # The broker said that a queue has this attempt.
         self.confirmed = False
         self.copied = False
+        # The answer may have come while we could not hear it.
+        self.doubtful = False
         self.claimed_by: str | None = None
         self.ever_claimed = False
         self.sender: asyncio.Task[None] | None = None
