@@ -36,7 +36,8 @@ async def test_a_request_of_this_connections_time_is_run_at_once(bench: Bench) -
 
 async def test_an_older_request_waits_until_its_edge_is_back(bench: Bench) -> None:
     """The broker has restarted, and the worker was quicker than the edge."""
-    bench.broker.by_kind[Kind.PROBE] = probes = deque([Verdict.UNROUTABLE] * 3)
+    probes = bench.broker.by_kind.setdefault(Kind.PROBE, deque())
+    probes.extend([Verdict.UNROUTABLE] * 3)
     task = bench.deliver(sent=time.time() - BEFORE)
     await until(lambda: not probes)
     await bench.running()
@@ -75,7 +76,8 @@ async def test_an_older_request_goes_back_where_the_broker_cannot_be_asked(
 
 async def test_a_request_that_was_cancelled_in_the_meantime_is_not_run(bench: Bench) -> None:
     """Its client left while its edge was looked for."""
-    bench.broker.by_kind[Kind.PROBE] = probes = deque([Verdict.UNROUTABLE] * 1000)
+    probes = bench.broker.by_kind.setdefault(Kind.PROBE, deque())
+    probes.extend([Verdict.UNROUTABLE] * 1000)
     task = bench.deliver(sent=time.time() - BEFORE)
     await until(lambda: len(probes) < 1000)
     bench.tell(Kind.CANCEL)
