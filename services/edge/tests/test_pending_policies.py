@@ -139,9 +139,10 @@ async def test_a_kept_request_waits_for_its_answer_when_the_broker_is_lost(bench
 
 
 async def test_a_kept_request_waits_no_longer_than_its_deadline(bench: Bench) -> None:
+    """Nobody can say then that it was not run: its answer may have come while this edge was cut off."""
     task = await bench.started(replace(KEPT, timeout=0.05))
     bench.pending.broker_lost()
-    assert (await ended(task)).reason is Reason.QUEUE_TIMEOUT
+    assert (await ended(task)).reason is Reason.WORKER_LOST
     bench.assert_forgotten()
 
 

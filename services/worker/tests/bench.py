@@ -34,7 +34,8 @@ class MemoryBroker:
         self.verdicts: deque[Verdict | Disconnected] = deque()
         self.by_kind: dict[Kind, deque[Verdict | Disconnected]] = {}
         self.held: dict[Kind, asyncio.Event] = {}
-        self.since = 0.0
+        # Long before any request of a test.
+        self.since = -10.0
         self.tried = 0
         self.sent: list[tuple[str, str, Envelope, bytes]] = []
         self.up = asyncio.Event()

@@ -53,7 +53,9 @@ class Losses:
                 continue
             elif ticket.repeatable:
                 self._again(ticket)
-            elif not ticket.kept_by_broker:
+            elif ticket.kept_by_broker:
+                ticket.doubtful = True
+            else:
                 ticket.settle(Reason.WORKER_LOST)
 
     def _again(self, ticket: Ticket) -> None:

@@ -8,7 +8,8 @@ dropped. The ticket is settled by whichever comes first:
 
 * a **response** of a worker, of any attempt: an answer is an answer;
 * the **deadline**: `worker-timeout` if a worker has claimed the request, else `queue-timeout`. No worker starts a
-  request behind its deadline, so "it was not run" is the truth for the second;
+  request behind its deadline, so "it was not run" is the truth for the second. Where the broker kept the request while
+  we were cut off from it nobody can say that: `worker-lost`;
 * the **client leaves**: `client-gone`; the worker that claimed the request is sent a cancel, else the one that will;
 * **another copy** of the request was answered first (`rabbitbal.edge.copies`): `superseded`, and a cancel likewise;
 * the **broker refuses** the publish: `overloaded` (pool queue full), `unroutable` (no pool bound, after a grace),
@@ -220,7 +221,8 @@ class Pending:
             else:
                 loop.call_later(ticket.order.timeout, self._due, ticket)
         else:
-            ticket.settle(Reason.WORKER_TIMEOUT if ticket.claimed_by else Reason.QUEUE_TIMEOUT)
+            unheard = Reason.WORKER_LOST if ticket.doubtful else Reason.QUEUE_TIMEOUT
+            ticket.settle(Reason.WORKER_TIMEOUT if ticket.claimed_by else unheard)
 
     def _restart(self, ticket: Ticket) -> None:
         """The answer has begun; a client that still sends has time for it."""

@@ -84,6 +84,7 @@ class Ticket:
         "copied",
         "credit",
         "deadline",
+        "doubtful",
         "envelope",
         "ever_claimed",
         "forsaken",
@@ -117,6 +118,8 @@ class Ticket:
         self.copied = False
         # It is counted, see `Notices`.
         self.opened = False
+        # The answer may have come while we could not hear it.
+        self.doubtful = False
         self.claimed_by: str | None = None
         self.ever_claimed = False
         self.sender: asyncio.Task[None] | None = None

@@ -155,7 +155,7 @@ def _say_methods(left: dict[str, int], wanted: frozenset[str]) -> None:
 def _say_course(course: Course, concurrency: int) -> None:
     if course.late:
         say(
-            f"{course.late} of {course.sent} requests were sent late, the last one of them up to {course.behind:.1f} s: "
+            f"{course.late} of {course.sent} requests were sent late, by up to {course.behind:.1f} s: "
             f"{concurrency} were in flight (--concurrency), or this machine could not keep up"
         )
     if course.interrupted:

@@ -2,6 +2,7 @@
 
 import re
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -47,6 +48,11 @@ class AccessLog:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def restore(self, opened: Iterable[tuple[str, int | None, dict[str, Any], Envelope | None]]) -> None:
+        """Requests whose endings a tap before this one has not seen: id, when it came, its line, and the head."""
+        for name, sent, line, head in opened:
+            self._open.setdefault(name, _Open(sent, line, head))
 
     def see(self, seen: Observation) -> dict[str, Any] | None:
         """The line that a message completes, or None."""

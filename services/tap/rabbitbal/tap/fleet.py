@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from rabbitbal.tap.observation import Observation
+from rabbitbal.wire import topology
 from rabbitbal.wire.envelope import Kind
 from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.figures import EdgeFigures, PoolFigures, WorkerFigures, decode_figures
@@ -122,6 +123,10 @@ class Fleet:
             if not _ID.fullmatch(name):
                 raise WireError("an id must be 1 to 64 letters, digits, - and _")
             figures = decode_figures(seen.payload)
+            role = "edge" if isinstance(figures, EdgeFigures) else "worker"
+            # The broker has checked who may use the key, and nobody else the name.
+            if seen.key and seen.key != topology.figures_key(role, name):
+                raise WireError("the routing key is not the sender's")
         except WireError:
             self.bad += 1
             return

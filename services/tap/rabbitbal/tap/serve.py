@@ -15,9 +15,13 @@ from rabbitbal.tap.comparison import Comparison
 from rabbitbal.tap.fleet import Fleet
 from rabbitbal.tap.dashboard import Dashboard, fleet_panel
 from rabbitbal.tap.journal import Journal
+from rabbitbal.tap.ledger.api import router as ledger_router
+from rabbitbal.tap.ledger.service import open_books
 from rabbitbal.tap.observation import Part
 from rabbitbal.tap.panels import Provider
 from rabbitbal.tap.reader import Reader
+from rabbitbal.tap.recorder import Recorder
+from rabbitbal.tap.recorder import router as record_router
 from rabbitbal.tap.redaction import Redactor
 from rabbitbal.tap.settings import Settings
 from rabbitbal.tap.traces import Traces
@@ -62,6 +66,10 @@ async def serve(settings: Settings, stop: Stop) -> None:
     parts += dashboard.parts
     routers += dashboard.routers()
 
+    recorder = Recorder(None if settings.record_unredacted else redactor)
+    parts.append(recorder)
+    routers.append(record_router(recorder))
+
     collector: Collector | None = None
     if settings.otlp_endpoint:
         # Not before it is wanted: it takes a second, and memory.
@@ -72,8 +80,17 @@ async def serve(settings: Settings, stop: Stop) -> None:
         parts.append(traces)
         routers.append(otlp.router(traces, collector))
 
+    books = open_books(settings, redactor, lambda: link.up.is_set())
+    routers.append(ledger_router(books))
+    if books is not None:
+        parts.append(books)
+        await books.prepare()
+        access.restore(await books.open_lines(settings.open_limit))
+
     async def keep() -> None:
         journal.flush()
+        if books is not None:
+            await books.commit()
 
     reader = Reader(parts, settings.tap_prefetch, keep)
     link = Link(tap_id, Server(settings.broker_url, settings.broker_password_file), reader.consume)
@@ -87,14 +104,19 @@ async def serve(settings: Settings, stop: Stop) -> None:
             group.create_task(reader.run()),
             group.create_task(keep_ready_file(lambda: link.up.is_set() and server.started)),
         ]
+        if books is not None:
+            background.append(group.create_task(books.run()))
         await stop.asked.wait()
         await reader.settle()
         dashboard.close()
+        recorder.close()
         server.should_exit = True
         await serving
         for task in background:
             task.cancel()
     journal.flush()
+    if books is not None:
+        books.close()
     if collector is not None:
         collector.close()
     log.info(

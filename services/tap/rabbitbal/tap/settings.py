@@ -35,6 +35,7 @@ class Settings:
     ledger_age: str = setting("7d", "how long an ended request is kept: seconds, or 12h, 7d", matches=r"[0-9]{1,9}[smhd]?")
     ledger_size: int = setting(1024**3, "bytes of the books; the oldest requests make room", least=16 * 1024 * 1024)
     ledger_patience: float = setting(30, "seconds that a batch waits for the database", least=0, most=3600)
+    record_unredacted: bool = setting(False, "whoever records is given credentials, too")
     log_level: str = setting("info", "debug, info, warning or error", matches=LOG_LEVEL)
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.message import decode_request
 from rabbitbal.wire.reasons import Reason
 from rabbitbal.worker.cancels import Cancels
+from rabbitbal.worker.hearing import Hearing
 from rabbitbal.worker.means import Means, Stay, Stop, Tally
 from rabbitbal.worker.post import PUBLISH_TIMEOUT, Broker, post
 from rabbitbal.worker.replies import Replies
@@ -37,6 +38,7 @@ class Runner:
         self._means = Means(worker, broker, target, self._prober, claim_after, streams)
         self._runs: dict[tuple[str, int], Run] = {}
         self._cancels = Cancels()
+        self._hearing = Hearing(worker, broker)
         self._idle = asyncio.Event()
         self._idle.set()
         self.tallies: defaultdict[str, Tally] = defaultdict(Tally)
@@ -101,6 +103,12 @@ class Runner:
         envelope = delivery.envelope()
         if envelope.kind is not Kind.REQUEST or envelope.reply_to is None:
             raise WireError(f"kind {envelope.kind} has no place in a pool's queue")
+        if not self._hearing.certain(envelope):
+            there = await self._hearing.there(envelope.app_id)
+            if not there:
+                # Of an edge that is gone nobody waits for the answer.
+                await (delivery.requeue() if there is None else delivery.ack())
+                return
         if delivery.redelivered and not self._cancels.cover(envelope.correlation_id, envelope.attempt):
             # Someone had it before and may have started it. The edge knows whether it may run again.
             if await Replies(self._broker, self._worker, envelope, pool).redelivered() is not None:
