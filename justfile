@@ -76,6 +76,14 @@ load-shift *args: _venv _engine
 load-copies *args: _venv _engine
     {{python}} loadtests/copies.py "$@"
 
+# what the tap costs clients: running, stopped, frozen, slow, its queue full; a deployment of its own (--help)
+load-tap *args: _venv _engine
+    {{python}} loadtests/tap.py "$@"
+
+# the tap's books beside the clients' own count, with kills on the way; a deployment of its own (--help)
+load-books *args: _venv _engine
+    {{python}} loadtests/books.py "$@"
+
 # what a table of a thousand routes costs the edge; a deployment of its own (--help)
 load-routing *args: _venv _engine
     {{python}} loadtests/routing.py "$@"

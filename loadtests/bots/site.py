@@ -1,11 +1,11 @@
 """A small site to be crawled: pages, links, assets, a form, an API, a page that polls, and a robots.txt."""
 
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 ARTICLES = 60
 ITEMS = 300
@@ -25,19 +25,23 @@ _POLL = "setInterval(()=>fetch('/api/status').then(r=>r.json()),1000)"
 def _page(title: str, body: str, script: str = "") -> HTMLResponse:
     return HTMLResponse(
         f'<!doctype html><html lang="en"><title>{title}</title><link rel=stylesheet href=/static/site.css>'
-        f'<link rel=icon href=/static/icon.svg><script src=/static/site.js defer></script><nav><a href=/>Home</a>'
-        f'<a href=/articles>Articles</a><a href=/about>About</a><a href=/live>Live</a><a href=/cart>Cart</a></nav>'
+        f"<link rel=icon href=/static/icon.svg><script src=/static/site.js defer></script><nav><a href=/>Home</a>"
+        f"<a href=/articles>Articles</a><a href=/about>About</a><a href=/live>Live</a><a href=/cart>Cart</a></nav>"
         f'<img src=/static/logo.svg width=40 alt=""><h1>{title}</h1>{body}'
-        f'<form action=/search><input name=q><button>Search</button></form><script>{script}</script></html>'
+        f"<form action=/search><input name=q><button>Search</button></form><script>{script}</script></html>"
     )
 
 
 def _article(number: int) -> Response:
     if not 1 <= number <= ARTICLES:
         return PlainTextResponse("no such article\n", 404)
-    near = "".join(f'<li><a href="/articles/{(number + step) % ARTICLES + 1}">Next {step}</a>' for step in (0, 1, 6, 16))
+    near = "".join(
+        f'<li><a href="/articles/{(number + step) % ARTICLES + 1}">Next {step}</a>' for step in (0, 1, 6, 16)
+    )
     picture = f'<img src="/static/picture-{number % 12}.svg" width=200 alt="">'
-    return _page(f"Article {number}", f'{picture}<p>{"Words. " * 40}</p><ul>{near}</ul><a href="/private/{number}">Notes</a>')
+    return _page(
+        f"Article {number}", f'{picture}<p>{"Words. " * 40}</p><ul>{near}</ul><a href="/private/{number}">Notes</a>'
+    )
 
 
 def respond(request: Request) -> Response:
@@ -87,13 +91,10 @@ def _static(path: str) -> Response:
     return PlainTextResponse("there is no such page\n", 404)
 
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 Tell = Callable[[Scope, int, str, bytes], None]
 
 
-def site(tell: Tell) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+def site(tell: Tell) -> ASGIApp:
     """The ASGI application; it tells of each request and of what it answered: status, type, and a robots.txt's body."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,16 @@ class Deployment:
             raise Unmeasurable(f"the project {self.project!r} does not run here")
         return f"http://{address}"
 
+    @property
+    def dashboard(self) -> str:
+        """Where the tap serves."""
+        return f"http://{self.compose('port', 'tap', '8081').strip()}"
+
+    def tap(self, path: str) -> Any:
+        """What the tap answers. Raises OSError while it does not."""
+        with urllib.request.urlopen(self.dashboard + path, timeout=30) as answer:
+            return json.load(answer)
+
     def operate(self, *command: str) -> Any:
         """What the operator's command answers with --json."""
         said = self.compose("run", "--rm", "--no-deps", "-T", "operator", *command, "--json")
@@ -96,6 +107,21 @@ class Deployment:
             if time.monotonic() > deadline:
                 raise Unmeasurable(f"the edge does not take the table: {seen}")
             time.sleep(0.3)
+
+    def rabbitmqctl(self, *command: str) -> str:
+        return self.compose("exec", "-T", "rabbitmq", "rabbitmqctl", "--quiet", *command)
+
+    def consumers(self, queue: str) -> int:
+        lines = (line.split("\t") for line in self.rabbitmqctl("list_queues", "name", "consumers").splitlines())
+        return next((int(line[1]) for line in lines if line[0] == queue), 0)
+
+    def until(self, condition: Callable[[], object], what: str, patience: float = 60) -> None:
+        """Raises Unmeasurable."""
+        deadline = time.monotonic() + patience
+        while not condition():
+            if time.monotonic() > deadline:
+                raise Unmeasurable(f"not within {patience:.0f} s: {what}")
+            time.sleep(0.5)
 
     def queues(self) -> dict[str, int]:
         """Messages of each queue, waiting or being run."""
@@ -137,7 +163,12 @@ def own(
         routes.chmod(0o755)
         (routes / "routes.yaml").write_text(table)
         (routes / "routes.yaml").chmod(0o644)
-        settings = {"RABBITBAL_HTTP_PORT": "0", "RABBITBAL_EXPOSE_WORKER": "1", "RABBITBAL_ROUTES_DIR": folder}
+        settings = {
+            "RABBITBAL_HTTP_PORT": "0",
+            "RABBITBAL_DASHBOARD_PORT": "0",
+            "RABBITBAL_EXPOSE_WORKER": "1",
+            "RABBITBAL_ROUTES_DIR": folder,
+        }
         workers = [name for name in scale if name.startswith("worker")]
         deployment = Deployment(
             f"rabbitbal-load-{uuid4().hex[:6]}", overlays, workers, {**settings, **(environment or {})}

@@ -52,6 +52,21 @@ class Load:
             tasks.append(asyncio.create_task(self._one(*ask(number), start + at)))
         return list(await asyncio.gather(*tasks))
 
+    async def full(self, seconds: float, at_once: int, target: str) -> tuple[float, int]:
+        """Closed: each of so many clients asks again once it has its answer. Answers per second, and how many of them
+        were not good."""
+        start = time.monotonic()
+        end = start + seconds
+
+        async def client(number: int) -> list[Answer]:
+            answers: list[Answer] = []
+            while (now := time.monotonic()) < end:
+                answers.append(await self._one(target, f"{number}-{len(answers)}", "", now))
+            return answers
+
+        answers = [a for each in await asyncio.gather(*map(client, range(at_once))) for a in each]
+        return len(answers) / (time.monotonic() - start), sum(not answer.good for answer in answers)
+
     async def _one(self, target: str, key: str, fields: str, due: float) -> Answer:
         answer = Answer(key)
         try:

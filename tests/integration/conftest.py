@@ -104,12 +104,12 @@ def small(directory: Path, app_dir: str, images: None) -> Iterator[Deployment]:
 
 @pytest.fixture(scope="session")
 def pooled(directory: Path, app_dir: str, images: None) -> Iterator[Deployment]:
-    """Four pools, one of them sticky, and a group of workers for each: for routes, moves, copies and sessions."""
+    """Five pools, one of them sticky, with a group of workers each: for routes, moves, copies, sessions and replays."""
     yield from _up(
         Deployment(
             directory,
             ("tests/integration/test_pools.yml",),
-            groups={"worker-north": 1, "worker-south": 1, "worker-shop": 2},
+            groups={"worker-north": 1, "worker-south": 1, "worker-shop": 2, "worker-canary": 1},
             RABBITBAL_APP_DIR=app_dir,
             RABBITBAL_APP="probe:app",
             RABBITBAL_CONCURRENCY="2",

@@ -222,17 +222,25 @@ class Deployment:
         """What an edge says of its table of routes."""
         return self._ask(edge or self.container("edge"), "routes")
 
-    def operator(self, *command: str) -> "subprocess.CompletedProcess[str]":
+    def operator(self, *command: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         """`rabbitbal COMMAND` in the operator's container, whatever comes of it."""
-        compose = self._compose.docker_compose_command()
         return subprocess.run(
-            [*compose, "run", "--rm", "--no-deps", "-T", "operator", *command],
+            self._operator(*command),
             cwd=ROOT,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
             check=False,
         )
+
+    def operating(self, *command: str) -> "subprocess.Popen[str]":
+        """The same while it goes on. The caller waits for its end."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(self._operator(*command), cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+    def _operator(self, *command: str) -> list[str]:
+        return [*self._compose.docker_compose_command(), "run", "--rm", "--no-deps", "-T", "operator", *command]
 
     def bind_directly(self, key: str, pool: str) -> None:
         """A binding without the command's start, which takes a second."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rabbitbal.wire import topology
+from rabbitbal.wire import topology, verdicts
 from rabbitbal.wire.envelope import Envelope, Kind, Leg, parse_envelope
 from rabbitbal.wire.errors import WireError
 from rabbitbal.wire.fields import HOP_BY_HOP
@@ -31,6 +31,7 @@ from rabbitbal.wire.message import (
     encode_response,
 )
 from rabbitbal.wire.reasons import Reason, error_response, status_of
+from rabbitbal.wire.verdicts import decode_verdict, encode_verdict
 
 TEXT = (Path(__file__).parents[2] / "docs" / "wire-format.md").read_text()
 
@@ -43,7 +44,9 @@ PROPERTIES |= {"delivery_mode", "user_id"}
 
 ORDERS = {Kind.DRAIN, Kind.RESUME}
 # Their payloads are JSON objects.
-OBJECTS = {Kind.NOTICE, Kind.FIGURES}
+OBJECTS = {Kind.NOTICE, Kind.FIGURES, Kind.VERDICT}
+# The broker vouches for who sends these.
+VOUCHED = {Kind.DRAIN: topology.OPERATOR, Kind.RESUME: topology.OPERATOR, Kind.VERDICT: topology.TAP}
 
 
 def payload(block: str) -> bytes:
@@ -81,7 +84,10 @@ def test_every_example_is_a_message_that_the_code_reads_and_writes(message: str,
     if found.kind is Kind.FIGURES:
         written = json.dumps(example["payload"]).encode()
         assert json.loads(encode_figures(decode_figures(written))) == example["payload"]
-    assert properties.get("user_id") == (topology.OPERATOR if found.kind in ORDERS else None)
+    if found.kind is Kind.VERDICT:
+        written = json.dumps(example["payload"]).encode()
+        assert json.loads(encode_verdict(decode_verdict(written))) == example["payload"]
+    assert properties.get("user_id") == VOUCHED.get(found.kind)
     assert (block != "") == (found.kind in {Kind.REQUEST, Kind.RESPONSE})
     more = found.more or False
     if found.kind is Kind.REQUEST:
@@ -109,11 +115,12 @@ def test_every_example_is_published_where_its_sender_may_publish(message: str, b
         Kind.RESUME: (topology.STREAMS, "worker-1-d4e5f6"),
         Kind.ENDED: (topology.EVENTS, f"ended.{found.app_id}"),
         Kind.NOTICE: (topology.EVENTS, topology.notice_key("worker", found.app_id)),
+        Kind.VERDICT: (topology.EVENTS, topology.VERDICT_KEY),
         Kind.FIGURES: (topology.EVENTS, topology.figures_key(found.app_id.split("-")[0], found.app_id)),
     }.get(found.kind, (topology.RESPONSES, topology.response_key("edge-1-a1b2c3")))
     assert (exchange, key) == expected
     from_worker = found.app_id.startswith("worker")
-    permissions = topology.ROLES["operator" if found.kind in ORDERS else "worker" if from_worker else "edge"]
+    permissions = topology.ROLES[VOUCHED.get(found.kind, "worker" if from_worker else "edge")]
     assert re.search(permissions.write, exchange)
     assert re.search(permissions.topics.get(exchange, ("", ""))[0], key)
 
@@ -181,6 +188,7 @@ def test_every_object_of_the_broker_is_in_the_document() -> None:
         topology.request_key("<key>"),
         topology.notice_key("<role>", "<id>"),
         topology.figures_key("<role>", "<id>"),
+        topology.VERDICT_KEY,
         topology.response_key("<edge id>"),
         topology.body_key("<edge id>"),
         topology.EVERY_WORKER,
@@ -226,6 +234,16 @@ def test_every_figure_is_in_the_document() -> None:
     assert all(f"`{field.name}`" in row for field in dataclasses.fields(PoolFigures))
     assert f"at most {MOST_POOLS} members" in row
     assert f"at most {MOST_BYTES} bytes" in TEXT
+
+
+def test_everything_of_a_verdict_is_in_the_document() -> None:
+    section = TEXT.partition("## 9. Verdicts")[2]
+    assert all(f"`{field.name}`" in section for field in dataclasses.fields(verdicts.Verdict))
+    assert all(f"`{kind}`" in section for kind in verdicts.Suspicion)
+    assert f"at most {verdicts.MOST_BYTES} bytes" in section
+    assert f"at most {verdicts.MOST_REASONS} texts of at most {verdicts.LONGEST_REASON} characters" in section
+    assert "every ten seconds" in section
+    assert verdicts.REPEATED == 10
 
 
 def test_limits_and_fields_are_those_of_the_code() -> None:

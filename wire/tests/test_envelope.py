@@ -24,6 +24,7 @@ REQUEST = Envelope(
     repeatable=False,
     route="default",
     traceparent=TRACE,
+    caller_span="00f067aa0ba902b7",
     sent=1_767_225_570_000,
     leg=Leg.HEDGE,
     group=GROUP,
@@ -60,6 +61,7 @@ ENVELOPES = {
     Kind.PROBE: Envelope(Kind.PROBE, "probe", "edge-1"),
     Kind.NOTICE: Envelope(Kind.NOTICE, "notice", "worker-1"),
     Kind.FIGURES: Envelope(Kind.FIGURES, "figures", "edge-1", sent=1_767_225_570_000),
+    Kind.VERDICT: Envelope(Kind.VERDICT, "verdict", "tap-1", sent=1_767_225_570_000),
     Kind.DRAIN: Envelope(Kind.DRAIN, "order", "operator-1"),
     Kind.RESUME: Envelope(Kind.RESUME, "order", "operator-1"),
 }
@@ -172,6 +174,7 @@ HOSTILE: list[tuple[str, list[Any]]] = [
     ("route", [..., None, *NOT_STRINGS]),
     ("pool", NOT_STRINGS),
     ("traceparent", NOT_STRINGS),
+    ("caller_span", NOT_STRINGS),
     ("leg", ["", "Hedge", "second", "x" * 100_000, b"hedge", 0, 10**5000, True, ["hedge"], NESTED]),
     ("group", [..., None, *NOT_STRINGS]),
     ("partition", NOT_STRINGS),

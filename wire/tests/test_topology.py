@@ -55,7 +55,7 @@ NAMES = {
 
 # role: (configure, write, read), and every other name is forbidden.
 ALLOWED: dict[str, tuple[set[str], set[str], set[str]]] = {
-    "edge": (EDGES, {REQUESTS, STREAMS, EVENTS, DEAD, *EDGES}, {RESPONSES, *EDGES}),
+    "edge": (EDGES, {REQUESTS, STREAMS, EVENTS, DEAD, *EDGES}, {RESPONSES, EVENTS, *EDGES}),
     "worker": ({WORKER}, {RESPONSES, EVENTS, DEAD, WORKER}, {STREAMS, POOL, *PARTITION_QUEUES, WORKER}),
     "operator": (set(), {STREAMS, EVENTS, POOL_EXCHANGE}, {REQUESTS}),
     "replay": ({REPLAY}, {STREAMS, EVENTS, POOL_EXCHANGE, REPLAY}, {RESPONSES, REPLAY}),
@@ -123,7 +123,7 @@ PUBLISHES = {
     ],
     "operator": [(STREAMS, "app-1"), (STREAMS, topology.EVERY_WORKER), (EVENTS, notice_key("operator", "me-1"))],
     "replay": [(STREAMS, "app-1"), (STREAMS, topology.EVERY_WORKER), (EVENTS, f"ended.{REPLAYER}")],
-    "tap": [(EVENTS, "tap.anything")],
+    "tap": [(EVENTS, "tap.anything"), (EVENTS, topology.VERDICT_KEY)],
     "topology": [],
 }
 PUBLISHES_NOT = {
@@ -191,7 +191,10 @@ def test_a_role_publishes_what_is_its_own_to_say_and_nothing_else(role: str) -> 
         assert not may_publish(role, exchange, key), (exchange, key)
 
 
-def test_an_edge_binds_its_own_queue_to_responses_only() -> None:
+def test_an_edge_binds_its_own_queue_to_responses_and_to_verdicts_only() -> None:
+    assert may_bind("edge", EDGE, EVENTS, topology.VERDICT_KEY)
+    for key in ("#", "tap.#", "tap.verdict.#", "ended.#", notice_key("worker", "app-1")):
+        assert not may_bind("edge", EDGE, EVENTS, key), key
     assert may_bind("edge", EDGE, RESPONSES, response_key("web-1"))
     assert not may_bind("edge", EDGE, REQUESTS, request_key("default"))
     assert not may_bind("edge", EDGE, RESPONSES, "#")
@@ -260,6 +263,11 @@ def test_the_user_whose_orders_workers_take_is_a_role() -> None:
         "replay",
         "topology",
     ]
+
+
+def test_the_user_whose_verdicts_edges_believe_is_a_role() -> None:
+    """No other may say one, either."""
+    assert [role for role in ROLES if may_publish(role, EVENTS, topology.VERDICT_KEY)] == [topology.TAP, "topology"]
 
 
 def test_nobody_but_the_topology_job_changes_what_is_shared() -> None:

@@ -15,6 +15,7 @@ from rabbitbal.edge.copies import Copies
 from rabbitbal.edge.pending import Pending
 from rabbitbal.edge.settings import Settings
 from rabbitbal.edge.spool import SpoolSpace
+from rabbitbal.edge.suspects import Suspects
 from rabbitbal.routes.watch import RoutesFile
 from rabbitbal.runtime.broker import Verdict
 from rabbitbal.wire import topology
@@ -180,6 +181,7 @@ class Deployment:
 
     routes: RoutesFile
     told: list[dict[str, object]]
+    suspects: Suspects
 
     def __init__(self, app: Edge, pending: Pending, backend: Backend, server: Any) -> None:
         self.app, self.pending, self.backend, self.server = app, pending, backend, server
@@ -207,15 +209,16 @@ async def deployed(settings: Settings) -> AsyncIterator[Deployment]:
     routes.start()
     spools = SpoolSpace(settings.spool_total, settings.spool_limit, settings.spool_dir)
     copies = Copies(pending, spools)
+    suspects = Suspects()
     own: Any = admin.build("edge-1", settings, pending, routes, copies, lambda: True)
-    app = Edge(settings, pending, routes, copies, spools, own)
+    app = Edge(settings, pending, routes, copies, spools, suspects, own)
     server = serve._server(settings, app)
     # The server's start without its loop, which looks every tenth of a second whether it shall end.
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     await server.startup()
     deployment = Deployment(app, pending, backend, server)
-    deployment.routes, deployment.told = routes, told
+    deployment.routes, deployment.told, deployment.suspects = routes, told, suspects
     try:
         yield deployment
     finally:

@@ -72,6 +72,8 @@ def file(tmp_path: Path) -> Path:
         ("workers", "list"),
         ("drain",),
         ("resume",),
+        ("record",),
+        ("replay",),
     ],
 )
 def test_every_command_explains_itself(rabbitbal: Rabbitbal, command: tuple[str, ...]) -> None:

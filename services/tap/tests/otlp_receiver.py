@@ -29,7 +29,7 @@ class Receiver:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, *_: object) -> None:
                 """Tests do not want its lines."""
 
         self._server = ThreadingHTTPServer((host, 0), Handler)

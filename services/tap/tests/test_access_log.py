@@ -403,3 +403,16 @@ def test_of_a_repeated_field_the_first_is_said(log: AccessLog) -> None:
     line = see(log, response(), RESPONSE)
     assert line is not None
     assert line["agent"] == "one"
+
+
+def test_an_ending_that_the_edge_made_names_the_worker_that_had_claimed_the_request(log: AccessLog) -> None:
+    """Whose time was up. A claim of another attempt, or one behind the ending, names nobody."""
+    for attempt, expected in ((2, "worker-2"), (3, None)):
+        see(log, request(), REQUEST)
+        for number in (2, 1):
+            see(log, Envelope(Kind.CLAIM, "c0ffee", f"worker-{number}", attempt=number, sent=1_100), b"")
+        line = see(log, ended(attempt=attempt, reason=Reason.WORKER_TIMEOUT, status=504), b"")
+        see(log, Envelope(Kind.CLAIM, "c0ffee", "worker-9", attempt=3), b"")
+        assert line is not None
+        assert (line["worker"], line["attempt"], line["reason"]) == (expected, attempt, "worker-timeout")
+    assert len(log) == 0

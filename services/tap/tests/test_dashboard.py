@@ -7,6 +7,7 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,14 @@ async def served() -> AsyncIterator[tuple[Served, httpx.AsyncClient]]:
         yield it, client
 
 
+async def looked_at(client: httpx.AsyncClient, viewers: int) -> None:
+    """Wait until so many look."""
+    deadline = time.monotonic() + PATIENCE
+    while (told := (await client.get("/api/live")).json()["viewers"]) != viewers:
+        assert time.monotonic() < deadline, f"{told} look"
+        await asyncio.sleep(0.05)
+
+
 async def events(response: httpx.Response, most: int) -> list[tuple[str, dict[str, Any]]]:
     """The first so many, each with its name."""
     found: list[tuple[str, dict[str, Any]]] = []
@@ -109,7 +118,7 @@ async def test_a_viewer_gets_the_history_and_then_what_happens(served: tuple[Ser
 
 async def test_all_viewers_share_one_snapshot(served: tuple[Served, httpx.AsyncClient]) -> None:
     """What is asked for within half a second is made once."""
-    it, client = served
+    _, client = served
     told = await asyncio.gather(*(client.get("/api/live") for _ in range(10)))
     assert len({answer.json()["at"] for answer in told}) <= 2
 
@@ -127,13 +136,12 @@ async def test_there_are_so_many_viewers_and_no_more(
 
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(2):
-            response = await stack.enter_async_context(client.stream("GET", "/api/events"))
-            await events(response, 1)
-        refused = await client.get("/api/events")
+            await stack.enter_async_context(client.stream("GET", "/api/events"))
+        await looked_at(client, 2)
+        refused = await asyncio.wait_for(client.get("/api/events"), PATIENCE)
         assert (refused.status_code, "try again" in refused.json()["detail"]) == (503, True)
-    deadline = time.monotonic() + PATIENCE
-    while await look() != 200:
-        assert time.monotonic() < deadline, "nobody makes room"
+    await looked_at(client, 0)
+    assert await look() == 200
 
 
 async def test_a_viewer_that_does_not_read_is_not_buffered_for(served: tuple[Served, httpx.AsyncClient]) -> None:
@@ -146,7 +154,7 @@ async def test_a_viewer_that_does_not_read_is_not_buffered_for(served: tuple[Ser
         async with client.stream("GET", "/api/events") as response:
             told = await asyncio.wait_for(events(response, 5), PATIENCE)
     assert [name for name, _ in told] == ["history", "tick", "tick", "tick", "tick"]
-    gaps = [later[1]["at"] - sooner[1]["at"] for sooner, later in zip(told, told[1:], strict=False)]
+    gaps = [later[1]["at"] - sooner[1]["at"] for sooner, later in pairwise(told)]
     assert max(gaps) < 2000
 
 
@@ -154,13 +162,10 @@ async def test_the_server_stops_although_somebody_looks() -> None:
     """Viewers are let go, with the end of their stream."""
     it = Served({})
     async with it.up() as client, client.stream("GET", "/api/events") as response:
-        await events(response, 1)
-        began = time.monotonic()
+        await looked_at(client, 1)
         it.dashboard.close()
-        it.server.should_exit = True
-        while not it.server.servers or it.server.servers[0].is_serving():
-            assert time.monotonic() < began + PATIENCE, "it goes on serving"
-            await asyncio.sleep(0.01)
+        body = await asyncio.wait_for(response.aread(), PATIENCE)
+    assert body.startswith(b"retry: 1000")
 
 
 async def test_a_panel_is_told_when_it_comes_and_never_waited_for() -> None:
@@ -225,8 +230,10 @@ async def test_files_are_not_sent_anew(served: tuple[Served, httpx.AsyncClient])
 
 async def test_no_page_of_the_framework_loads_foreign_scripts(served: tuple[Served, httpx.AsyncClient]) -> None:
     """Its page of documentation is off; the description is there."""
-    assert [404, 404, 200] == [
-        (await served[1].get(path)).status_code for path in ("/docs", "/redoc", "/api/openapi.json")
+    assert [(await served[1].get(path)).status_code for path in ("/docs", "/redoc", "/api/openapi.json")] == [
+        404,
+        404,
+        200,
     ]
 
 

@@ -33,15 +33,15 @@ def test_a_second_has_its_requests_and_their_percentiles(live: Live) -> None:
         live.see(ended(total_ms=ms))
     live.see(ended(START + 2, status=502, reason=Reason.WORKER_LOST, attempt=2))
     series = live.series(int(START), int(START) + 2)
-    assert [3, 0, 1] == series["requests"]
-    assert [0, 0, 1] == series["failed"]
-    assert [0, 0, 1] == series["again"]
+    assert series["requests"] == [3, 0, 1]
+    assert series["failed"] == [0, 0, 1]
+    assert series["again"] == [0, 0, 1]
     assert series["total"][0] == [
         pytest.approx(20, rel=0.09),
         pytest.approx(1000, rel=0.09),
         pytest.approx(1000, rel=0.09),
     ]
-    assert [None, None, None] == series["total"][1]
+    assert series["total"][1] == [None, None, None]
 
 
 def test_now_is_the_last_whole_seconds(live: Live) -> None:
@@ -62,8 +62,8 @@ def test_a_second_is_forgotten_after_five_minutes(live: Live) -> None:
     assert live.endings(START + 1)["reasons"] == {"poison": 1}
     assert live.endings(START + SECONDS)["reasons"] == {}
     live.see(ended(START + SECONDS))
-    assert [0] == live.series(int(START), int(START))["requests"]
-    assert [1] == live.series(int(START) + SECONDS, int(START) + SECONDS)["requests"]
+    assert live.series(int(START), int(START))["requests"] == [0]
+    assert live.series(int(START) + SECONDS, int(START) + SECONDS)["requests"] == [1]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""The exporter, with a collector on a real socket: what arrives, and what becomes of spans when it does not take them."""
+"""The exporter, with a collector on a real socket: what arrives, and what becomes of what it does not take."""
 
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Received
@@ -29,6 +30,10 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
 def receiver() -> Iterator[Receiver]:
     with Receiver() as running:
         yield running
+
+
+def more_lost(collector: Collector, than: int) -> bool:
+    return collector.stats()["lost"] > than
 
 
 def closed_port() -> int:
@@ -83,11 +88,11 @@ def test_a_collector_that_hangs_holds_nobody_up(receiver: Receiver) -> None:
 def test_a_dead_collector_is_told_once() -> None:
     """The spans are counted as lost. The exporter's own lines do not flood the log."""
     with capture_logs() as lines:
-        collector = Collector(f"http://127.0.0.1:{closed_port()}", "tap-1", queue=8, delay=0.02)
+        collector = Collector(f"http://127.0.0.1:{closed_port()}", "tap-1", queue=8, delay=0.02, patience=0.2)
         for _ in range(3):
             collector.take(SPAN)
             lost = collector.stats()["lost"]
-            until(lambda before=lost: collector.stats()["lost"] > before)
+            until(partial(more_lost, collector, lost))
         collector.close()
     assert [line["event"] for line in lines] == ["tap.traces_lost"]
     assert collector.stats() == {"exported": 0, "waiting": 0, "dropped": 0, "lost": 3}

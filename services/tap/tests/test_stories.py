@@ -57,13 +57,13 @@ async def test_a_story_tells_each_step_with_its_time(tap: Tap) -> None:
     tap.ask("aa11", 1510, attempt=2)
     tap.answer("aa11", 1600, attempt=2, by="worker-2")
     story = (await get(tap, "/api/requests/aa11")).json()
-    assert [
+    assert [(step["what"], step["at"], step["attempt"]) for step in story["steps"]] == [
         ("published", 1000, 1),
         ("claim", 1100, 1),
         ("redelivered", 1500, 1),
         ("published", 1510, 2),
         ("response", 1600, 2),
-    ] == [(step["what"], step["at"], step["attempt"]) for step in story["steps"]]
+    ]
     assert story["steps"][-1]["app_ms"] == 30
     assert (story["status"], story["worker"], story["attempt"]) == (200, "worker-2", 2)
     assert (story["total_ms"], story["ended"]) == (600, True)
@@ -117,7 +117,7 @@ async def test_the_oldest_is_forgotten() -> None:
         tap.answer(f"id{number}")
     assert len(tap.stories) == 3
     found = (await get(tap, "/api/requests")).json()
-    assert ["id9", "id8", "id7"] == [request["id"] for request in found["requests"]]
+    assert [request["id"] for request in found["requests"]] == ["id9", "id8", "id7"]
     assert found["remembered"] == 3
     assert (await get(tap, "/api/requests/id0")).status_code == 404
 
@@ -176,7 +176,7 @@ async def test_copies_know_each_other(tap: Tap) -> None:
     for name in "abc":
         tap.answer(name)
     copies = (await get(tap, "/api/requests/a")).json()["copies"]
-    assert [("b", "shadow")] == [(copy["id"], copy["leg"]) for copy in copies]
+    assert [(copy["id"], copy["leg"]) for copy in copies] == [("b", "shadow")]
     assert (await get(tap, "/api/requests/c")).json()["copies"] == []
 
 

@@ -15,7 +15,7 @@ STRANGE: tuple[Any, ...] = (
 )  # fmt: skip
 NUMBERS = ("version", "attempt", "deadline", "sequence", "credit", "size", "status", "duration", "sent")
 FLAGS = ("repeatable", "more")
-TEXTS = ("route", "pool", "reason", "upgrade", "traceparent", "error")
+TEXTS = ("route", "pool", "reason", "upgrade", "traceparent", "caller_span", "error")
 REASONS = ("app-error", "bad-response", "worker-lost", "poison", "client-gone", "overloaded", "no-such-reason")
 
 REQUEST = (

@@ -39,7 +39,7 @@ class Kind(StrEnum):
     NOTICE = "notice"
     # edge, worker -> events: what it has done since it started (`rabbitbal.wire.figures`).
     FIGURES = "figures"
-    # tap -> events, and so to edges: what is known of a client. The payload is a JSON object (`rabbitbal.wire.verdicts`).
+    # tap -> events, and so to edges: what is thought of a client (`rabbitbal.wire.verdicts`).
     VERDICT = "verdict"
     # operator -> worker: take no more requests.
     DRAIN = "drain"

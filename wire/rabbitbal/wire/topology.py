@@ -219,6 +219,8 @@ NOTHING = "^$"
 
 # The user whose orders (drain, resume) workers take.
 OPERATOR = "operator"
+# The user whose verdicts edges believe.
+TAP = "tap"
 
 ROLES: dict[str, Permissions] = {
     "edge": Permissions(
@@ -237,7 +239,7 @@ ROLES: dict[str, Permissions] = {
         read=r"^(rabbitbal\.streams|pool\..+|worker\..+)$",
         topics={RESPONSES: (r"^(response|body)\.", NOTHING), EVENTS: (r"^(notice|figures)\.worker\.", NOTHING)},
     ),
-    "tap": Permissions(
+    TAP: Permissions(
         configure=NOTHING,
         write=r"^rabbitbal\.events$",
         read=r"^tap\..+$",

@@ -3,7 +3,6 @@
 """
 
 import json
-import math
 import re
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -85,8 +84,8 @@ def decode_verdict(payload: bytes) -> Verdict:
 
 def _score(found: dict[str, object]) -> float:
     score = found.get("score")
-    # bool is a subclass of int. Python reads NaN, which is no number from 0 to 1.
-    if not isinstance(score, int | float) or isinstance(score, bool) or not (math.isfinite(score) and 0 <= score <= 1):
+    # bool is a subclass of int. Python reads NaN, which is not between any two numbers.
+    if not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1:
         raise WireError("score of a verdict must be a number from 0 to 1")
     return float(score)
 

@@ -19,6 +19,7 @@ from rabbitbal.edge.relay import Relay
 from rabbitbal.edge.settings import Settings
 from rabbitbal.edge.spool import SpoolSpace
 from rabbitbal.edge.sticky import cookies_for
+from rabbitbal.edge.suspects import Suspects
 from rabbitbal.edge.ticket import Ending
 from rabbitbal.edge.upload import ClientGone
 from rabbitbal.routes.watch import RoutesFile
@@ -46,13 +47,14 @@ class Edge:
         routes: RoutesFile,
         copies: Copies,
         spools: SpoolSpace,
+        suspects: Suspects,
         admin: App,
     ) -> None:
         self._settings = settings
         self._pending = pending
         self._copies = copies
         self._admin = admin
-        self._intake = Intake(settings, pending, routes, spools)
+        self._intake = Intake(settings, pending, routes, spools, suspects)
         self._date = (0, b"")
         self.draining = False
 
@@ -78,7 +80,7 @@ class Edge:
             pass
         except Refused as refused:
             log.info("request.refused", reason=refused.reason.value, target=_printable(scope))
-            await self._refuse(scope, send, refused.reason)
+            await self._refuse(scope, send, refused.reason, refused.retry_after)
         except Exception:
             log.exception("edge.defect", target=_printable(scope))
             await self._refuse(scope, send, Reason.EDGE_ERROR)
@@ -105,10 +107,10 @@ class Edge:
             fields += _exposed(accepted, ending)
         return fields
 
-    async def _refuse(self, scope: Scope, send: Send, reason: Reason) -> None:
+    async def _refuse(self, scope: Scope, send: Send, reason: Reason, retry_after: int | None = None) -> None:
         """An answer given before the request was read to its end: the connection cannot be used again."""
         extra = [(ERROR_FIELD.lower(), reason.value.encode())]
-        response = self._pending.refuse(reason, self._intake.head(scope))
+        response = self._pending.refuse(reason, self._intake.head(scope), retry_after)
         await self._answer(scope, send, response, extra, close=True)
 
     async def _answer(self, scope: Scope, send: Send, response: Response, extra: Fields, *, close: bool) -> None:

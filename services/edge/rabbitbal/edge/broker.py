@@ -6,7 +6,7 @@ import structlog
 
 from rabbitbal.runtime.broker import Delivery, Link, Publisher, Server, Session, Verdict, consume, private_queue
 from rabbitbal.wire import topology
-from rabbitbal.wire.envelope import Envelope
+from rabbitbal.wire.envelope import Envelope, Kind
 from rabbitbal.wire.errors import WireError
 
 log = structlog.get_logger()
@@ -21,6 +21,7 @@ class EdgeBroker:
         self._consumer = Link(f"{edge} consumes", server, self._consume, lambda: self.lost())
         self.lost: Callable[[], None] = lambda: None
         self.reply: Callable[[Envelope, bytes], None] = lambda envelope, body: None
+        self.verdict: Callable[[bytes], None] = lambda body: None
 
     async def run_publisher(self) -> None:
         await self._publisher.link.run()
@@ -44,11 +45,18 @@ class EdgeBroker:
         queue = topology.edge_queue(self._edge)
         keys = (topology.response_key(self._edge), topology.body_key(self._edge))
         await private_queue(channel, queue, topology.RESPONSES, keys, topology.PRIVATE_QUEUE_ARGUMENTS)
+        await private_queue(channel, queue, topology.EVENTS, (topology.VERDICT_KEY,), topology.PRIVATE_QUEUE_ARGUMENTS)
         # No acks: a reply that this process loses has nobody left to wait for it.
         await consume(channel, queue, self._received, no_ack=True)
 
     async def _received(self, delivery: Delivery) -> None:
         try:
-            self.reply(delivery.envelope(), delivery.body)
+            envelope = delivery.envelope()
+            if envelope.kind is not Kind.VERDICT:
+                self.reply(envelope, delivery.body)
+            elif delivery.user_id == topology.TAP:
+                self.verdict(delivery.body)
+            else:
+                log.warning("edge.verdict_refused", user=delivery.user_id)
         except WireError as error:
             log.warning("edge.bad_message", error=str(error))

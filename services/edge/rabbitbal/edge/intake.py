@@ -1,5 +1,6 @@
 """From an ASGI request to an order: where it goes, under which policy, and what of its body goes with it."""
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,12 @@ from rabbitbal.edge.reading import Refused, declared_length, may_run_twice, targ
 from rabbitbal.edge.settings import Settings
 from rabbitbal.edge.spool import Spool, SpoolSpace
 from rabbitbal.edge.sticky import Session
+from rabbitbal.edge.suspects import Suspects
 from rabbitbal.edge.ticket import Order
 from rabbitbal.edge.traces import Trace, taken_up
 from rabbitbal.edge.tunnel import TunnelBody
 from rabbitbal.edge.upload import BodyTooLarge, Upload
-from rabbitbal.routes.policy import Delivery, Mode
+from rabbitbal.routes.policy import Bots, Delivery, Mode
 from rabbitbal.routes.question import question
 from rabbitbal.routes.table import Route
 from rabbitbal.routes.watch import RoutesFile
@@ -53,12 +55,15 @@ class Accepted:
 class Intake:
     """Reads requests up to where they can be published."""
 
-    def __init__(self, settings: Settings, pending: Pending, routes: RoutesFile, spools: SpoolSpace) -> None:
+    def __init__(
+        self, settings: Settings, pending: Pending, routes: RoutesFile, spools: SpoolSpace, suspects: Suspects
+    ) -> None:
         """Raises ValueError for proxies that are no networks."""
         self._settings = settings
         self._pending = pending
         self._routes = routes
         self._spools = spools
+        self._suspects = suspects
         self._proxies = TrustedProxies(settings.trusted_proxies)
 
     async def accept(self, scope: Scope, receive: Receive) -> Accepted:
@@ -76,6 +81,8 @@ class Intake:
         asked = question(method, target, fields)
         route = self._routes.table.find(asked)
         policy, keys = route.policy, route.keys(asked)
+        if policy.bots is Bots.REFUSE and (left := self._suspects.left(fields)) is not None:
+            raise Refused(Reason.SUSPECTED_BOT, math.ceil(left))
         limit = settings.body_limit if policy.body_limit is None else min(policy.body_limit, settings.body_limit)
         if declared is not None and declared > limit:
             raise Refused(Reason.BODY_TOO_LARGE)

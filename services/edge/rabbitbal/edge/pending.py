@@ -243,11 +243,11 @@ class Pending:
 
     # --- endings
 
-    def refuse(self, reason: Reason, head: bytes) -> Response:
+    def refuse(self, reason: Reason, head: bytes, retry_after: int | None = None) -> Response:
         """End a request that was never pending. ``head`` is what can be said of it in a log; it may be empty."""
         self.count(reason)
         self._notices.refused(token_hex(16), reason, head)
-        return self.error(reason)
+        return self.error(reason) if retry_after is None else error_response(reason, retry_after)
 
     def error(self, reason: Reason) -> Response:
         """What the client gets for a reason."""

@@ -18,11 +18,12 @@ _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://([^/?#]*)([^#]*)")
 
 
 class Refused(Exception):
-    """The request ends here, before it was published."""
+    """The request ends here, before it was published. ``retry_after`` is in seconds; None for the reason's own."""
 
-    def __init__(self, reason: Reason) -> None:
+    def __init__(self, reason: Reason, retry_after: int | None = None) -> None:
         super().__init__(reason.value)
         self.reason = reason
+        self.retry_after = retry_after
 
 
 def target_of(scope: dict[str, Any]) -> tuple[bytes, Fields]:

@@ -18,6 +18,7 @@ from rabbitbal.edge.pending import Pending
 from rabbitbal.edge.protocol import EdgeProtocol
 from rabbitbal.edge.settings import Settings
 from rabbitbal.edge.spool import SpoolSpace
+from rabbitbal.edge.suspects import Suspects
 from rabbitbal.routes.document import RoutesError
 from rabbitbal.routes.table import Table
 from rabbitbal.routes.watch import RoutesFile
@@ -45,7 +46,8 @@ async def serve(settings: Settings, stop: Stop) -> None:
     logs.configure("edge", edge_id, settings.log_level)
     broker = EdgeBroker(Server(settings.broker_url, settings.broker_password_file), edge_id)
     pending = Pending(edge_id, broker, settings.max_pending, settings.buffer_limit)
-    broker.lost, broker.reply = pending.broker_lost, pending.reply
+    suspects = Suspects()
+    broker.lost, broker.reply, broker.verdict = pending.broker_lost, pending.reply, suspects.hear
     spools = SpoolSpace(settings.spool_total, settings.spool_limit, settings.spool_dir)
     copies = Copies(pending, spools)
     news = News(broker.wait_up, pending.notice)
@@ -59,7 +61,7 @@ async def serve(settings: Settings, stop: Stop) -> None:
 
     try:
         own: Any = admin.build(edge_id, settings, pending, routes, copies, ready)
-        app = Edge(settings, pending, routes, copies, spools, own)
+        app = Edge(settings, pending, routes, copies, spools, suspects, own)
     except ValueError as error:
         raise SettingsError(f"RABBITBAL_TRUSTED_PROXIES: {error}") from error
     server = _server(settings, app)

@@ -9,22 +9,11 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from secrets import token_hex
+from typing import Protocol
 
-from rabbitbal.operator.errors import Failed
-from rabbitbal.runtime.broker import (
-    Delivery,
-    Disconnected,
-    Link,
-    Publisher,
-    Server,
-    Session,
-    Verdict,
-    consume,
-    private_queue,
-)
+from rabbitbal.runtime.broker import Disconnected, Verdict
 from rabbitbal.runtime.streams import Broken, Inlet
 from rabbitbal.wire import topology
 from rabbitbal.wire.envelope import Envelope, Kind
@@ -33,17 +22,22 @@ from rabbitbal.wire.flow import FIRST_WINDOW
 from rabbitbal.wire.message import Request, Response, decode_response, encode_request, is_whole, without_body
 from rabbitbal.wire.reasons import Reason, status_of
 
-CONNECT = 10.0
 PUBLISH = 10.0
 MAX_LOSSES = 3
 # Of a streamed body so much is kept to be compared; of the rest only the digest.
 KEPT = 1024 * 1024
 
 
+class Publish(Protocol):
+    async def __call__(
+        self, exchange: str, key: str, envelope: Envelope, body: bytes = b"", *, timeout: float
+    ) -> Verdict: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a request ended. ``response`` is None where no application answered; its body is then whole in ``response``
-    unless ``size`` is larger. Times are in milliseconds."""
+    """How a request ended. ``response`` is None where there is a ``reason``. ``size`` and ``sha256`` are of the body
+    when it is whole; ``response`` may have its beginning only. Times are in milliseconds."""
 
     reason: Reason | None
     response: Response | None
@@ -79,41 +73,22 @@ class _Call:
 
 
 class Caller:
-    """Calls one pool. Made by `calling`."""
+    """Calls one pool. ``name`` is the edge that it is; ``publish`` raises Disconnected."""
 
-    def __init__(self, server: Server, pool: str) -> None:
-        self.name = topology.replayer(token_hex(6))
+    def __init__(self, name: str, pool: str, publish: Publish) -> None:
+        self._name = name
         self._pool = pool
-        self._publisher = Publisher(f"{self.name} publishes", server, self._lost)
-        self._consumer = Link(f"{self.name} consumes", server, self._consume, self._lost)
+        self._publish_message = publish
         self._calls: dict[str, _Call] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-
-    # --- connections
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._publisher.link.run())
-            group.create_task(self._consumer.run())
-
-    async def wait_up(self) -> None:
-        await self._publisher.link.up.wait()
-        await self._consumer.up.wait()
 
     async def settled(self) -> None:
         """What is said besides, and nobody waits for, has left."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=PUBLISH)
 
-    async def _consume(self, session: Session) -> None:
-        channel = await session.channel()
-        queue = topology.edge_queue(self.name)
-        keys = (topology.response_key(self.name), topology.body_key(self.name))
-        await private_queue(channel, queue, topology.RESPONSES, keys, topology.PRIVATE_QUEUE_ARGUMENTS)
-        await consume(channel, queue, self._received, no_ack=True)
-
-    def _lost(self) -> None:
-        """What was in flight may be lost with the connection. A measurement does not begin it again."""
+    def lost(self) -> None:
+        """What was in flight may be lost with a connection. A measurement does not begin it again."""
         for call in self._calls.values():
             call.fail(Reason.BROKER_DOWN)
             if call.inlet is not None:
@@ -128,8 +103,8 @@ class Caller:
         envelope = Envelope(
             kind=Kind.REQUEST,
             correlation_id=token_hex(16),
-            app_id=self.name,
-            reply_to=topology.response_key(self.name),
+            app_id=self._name,
+            reply_to=topology.response_key(self._name),
             expiration=int(timeout * 1000),
             deadline=int((now + timeout) * 1000),
             sent=int(now * 1000),
@@ -145,10 +120,10 @@ class Caller:
             async with asyncio.timeout(timeout):
                 await self._publish(call)
                 reply, response = await asyncio.shield(call.head)
-                reason = reply.reason
                 if call.inlet is not None and response is not None:
                     body, size, digest = await self._body(call, response)
                     response = replace(response, body=body)
+                reason = reply.reason
         except TimeoutError:
             claimed = call.claimed_by is not None or call.inlet is not None
             reason = Reason.WORKER_TIMEOUT if claimed else Reason.QUEUE_TIMEOUT
@@ -172,7 +147,7 @@ class Caller:
         exchange, key = topology.pool_exchange(self._pool), topology.request_key(topology.REPLAY)
         payload = encode_request(call.request)
         try:
-            verdict = await self._publisher.publish(exchange, key, envelope, payload, timeout=PUBLISH)
+            verdict = await self._publish_message(exchange, key, envelope, payload, timeout=PUBLISH)
         except Disconnected:
             call.fail(Reason.BROKER_DOWN)
             return
@@ -207,7 +182,7 @@ class Caller:
         ended = Envelope(
             kind=Kind.ENDED,
             correlation_id=name,
-            app_id=self.name,
+            app_id=self._name,
             attempt=call.attempt,
             reason=reason,
             status=response.status if response is not None else status_of(reason or Reason.EDGE_ERROR),
@@ -219,15 +194,9 @@ class Caller:
         # The tap may have no copy of what the broker did not take.
         unseen = reason in (Reason.UNROUTABLE, Reason.BROKER_DOWN)
         head = encode_request(without_body(call.request)) if unseen else b""
-        self._tell(topology.EVENTS, f"ended.{self.name}", ended, head)
+        self._tell(topology.EVENTS, f"ended.{self._name}", ended, head)
 
     # --- what workers say
-
-    async def _received(self, delivery: Delivery) -> None:
-        # Nothing of what is wrong with a message is worth more than its request's failure.
-        with contextlib.suppress(WireError):
-            envelope = delivery.envelope()
-            self.take(envelope, delivery.body)
 
     def take(self, envelope: Envelope, payload: bytes) -> None:
         """A worker's message. Raises WireError where it makes no sense."""
@@ -259,7 +228,7 @@ class Caller:
             call.settle(replace(envelope, reason=Reason.BAD_RESPONSE))
             raise
         if envelope.more:
-            worker, about = envelope.app_id, replace(_of(envelope), app_id=self.name)
+            worker, about = envelope.app_id, replace(_of(envelope), app_id=self._name)
             call.streaming = (worker, envelope.attempt)
             call.inlet = Inlet(
                 lambda credit: self._tell(topology.STREAMS, worker, replace(about, credit=credit)), FIRST_WINDOW
@@ -284,14 +253,14 @@ class Caller:
     # --- what nobody waits for
 
     def _cancel(self, name: str, worker: str, attempt: int) -> None:
-        self._tell(topology.STREAMS, worker, Envelope(Kind.CANCEL, name, self.name, attempt=attempt))
+        self._tell(topology.STREAMS, worker, Envelope(Kind.CANCEL, name, self._name, attempt=attempt))
 
     def _tell(self, exchange: str, key: str, envelope: Envelope, body: bytes = b"") -> None:
         self._keep(asyncio.ensure_future(self._told(exchange, key, envelope, body)))
 
     async def _told(self, exchange: str, key: str, envelope: Envelope, body: bytes) -> None:
         with contextlib.suppress(Disconnected):
-            await self._publisher.publish(exchange, key, envelope, body, timeout=PUBLISH)
+            await self._publish_message(exchange, key, envelope, body, timeout=PUBLISH)
 
     def _keep(self, task: "asyncio.Task[None]") -> None:
         self._tasks.add(task)
@@ -300,22 +269,3 @@ class Caller:
 
 def _of(envelope: Envelope) -> Envelope:
     return Envelope(Kind.CREDIT, envelope.correlation_id, envelope.app_id, attempt=envelope.attempt)
-
-
-@contextlib.asynccontextmanager
-async def calling(server: Server, pool: str) -> AsyncIterator[Caller]:
-    """Raises Failed where the broker cannot be reached."""
-    caller = Caller(server, pool)
-    running = asyncio.ensure_future(caller.run())
-    try:
-        up = asyncio.ensure_future(caller.wait_up())
-        await asyncio.wait((running, up), timeout=CONNECT, return_when=asyncio.FIRST_COMPLETED)
-        if not up.done():
-            up.cancel()
-            why = f": {running.exception()}" if running.done() and not running.cancelled() else ""
-            raise Failed(f"the broker cannot be reached{why}")
-        yield caller
-        await caller.settled()
-    finally:
-        running.cancel()
-        await asyncio.wait((running,))

@@ -7,7 +7,7 @@ import sys
 import structlog
 import typer
 
-from rabbitbal.operator import pools_commands, record_commands, replay_commands, routes_commands, workers_commands
+from rabbitbal.operator import ledger_commands, pools_commands, record_commands, replay_commands, routes_commands, workers_commands
 from rabbitbal.operator.errors import Failed, Misused
 from rabbitbal.operator.reach import say
 from rabbitbal.runtime.settings import SettingsError
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.add_typer(routes_commands.app, name="routes")
 app.add_typer(pools_commands.app, name="pools")
 app.add_typer(workers_commands.app, name="workers")
+app.add_typer(ledger_commands.app, name="ledger")
 app.command()(workers_commands.drain)
 app.command()(workers_commands.resume)
 app.command()(record_commands.record)

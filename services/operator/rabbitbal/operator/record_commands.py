@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -94,8 +95,8 @@ def record(
             sink: Sink = Archive(opened) if as_har else Lines(opened)
             _record(tap.stream("api/record", **wanted), sink)
     except BrokenPipeError:
-        # Whoever read it has enough.
-        sys.stderr.close()
+        # Whoever read it has enough. What is still to be flushed at the end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         raise Failed(f"{file}: {error.strerror or error}") from error
     finally:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from rabbitbal.operator import choice
-from rabbitbal.operator.caller import Answer, Caller, calling
+from rabbitbal.operator.caller import Answer, Caller
+from rabbitbal.operator.connection import calling
 from rabbitbal.operator.difference import Comparison, Given, Rules, compare
 from rabbitbal.operator.errors import Failed
 from rabbitbal.operator.pools import existing, pools_of

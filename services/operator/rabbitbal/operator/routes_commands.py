@@ -171,6 +171,7 @@ def _shown(route: Route) -> dict[str, object]:
         "body_limit": policy.body_limit,
         "redeliver": policy.redeliver.value,
         "delivery": policy.delivery.value,
+        "bots": policy.bots.value,
         "hedge": {"budget": hedge.budget, "after": hedge.after or "p95"} if hedge else None,
         "sticky": {"cookie": sticky.cookie, "header": sticky.header, "issue": sticky.issue} if sticky else None,
     }

@@ -35,7 +35,7 @@ class Tap:
     def close(self) -> None:
         self._client.close()
 
-    def get(self, path: str, **params: str | int | None) -> Any:
+    def get(self, path: str, /, **params: str | int | None) -> Any:
         """The JSON of an answer. A parameter that is None is not sent."""
         deadline, body = time.monotonic() + TOTAL, bytearray()
         try:
@@ -55,7 +55,7 @@ class Tap:
         except (ValueError, RecursionError) as error:
             raise Failed(f"{self._url}: {path}: no JSON") from error
 
-    def stream(self, path: str, **params: str | int | None) -> Iterator[str]:
+    def stream(self, path: str, /, **params: str | int | None) -> Iterator[str]:
         """Lines as they come, for as long as the tap sends them. A tap that says nothing for a while is taken for
         gone, so it sends empty lines; they are not given on."""
         try:

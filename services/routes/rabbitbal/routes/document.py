@@ -9,7 +9,7 @@ import re2
 from pydantic import ValidationError
 
 from rabbitbal.routes.match import Header, Match, Pattern
-from rabbitbal.routes.policy import Delivery, Hedge, Mode, Policy, Redeliver, Sticky
+from rabbitbal.routes.policy import Bots, Delivery, Hedge, Mode, Policy, Redeliver, Sticky
 from rabbitbal.routes.question import host_of, path_of
 from rabbitbal.routes.schema import (
     DocumentPart,
@@ -209,6 +209,7 @@ class _Builder:
             part_limit=said("part_limit", Policy().part_limit),
             hedge=Hedge(hedge.budget, None if hedge.after == "p95" else hedge.after) if hedge is not None else None,
             sticky=self._sticky(sticky, (*at, "sticky")) if sticky is not None else None,
+            bots=said("bots", Bots.ALLOW),
         )
 
     def _sticky(self, part: StickyPart, at: Path) -> Sticky:

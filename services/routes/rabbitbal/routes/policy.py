@@ -34,6 +34,13 @@ class Delivery(StrEnum):
     PERSISTENT = "persistent"
 
 
+class Bots(StrEnum):
+    """What becomes of a request whose client the tap suspects of being a bot."""
+
+    ALLOW = "allow"
+    REFUSE = "refuse"
+
+
 @dataclass(frozen=True, slots=True)
 class Hedge:
     """``budget`` is the share of requests that may be sent twice, 0 to 1; ``after`` is in seconds, None for the route's
@@ -67,3 +74,4 @@ class Policy:
     part_limit: int = MIB
     hedge: Hedge | None = None
     sticky: Sticky | None = None
+    bots: Bots = Bots.ALLOW

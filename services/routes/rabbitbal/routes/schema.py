@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from rabbitbal.routes.policy import Delivery, Mode, Redeliver
+from rabbitbal.routes.policy import Bots, Delivery, Mode, Redeliver
 from rabbitbal.routes.table import LONGEST_KEY, MOST_WORDS
 
 MOST_ROUTES = 10_000
@@ -115,6 +115,7 @@ class PolicyPart(_Part):
     part_limit: Annotated[Size, Field(ge=1, le=64 << 20)] | None = None
     hedge: HedgePart | None = None
     sticky: StickyPart | None = None
+    bots: Annotated[Bots | None, Field(strict=False)] = None
 
 
 class RoutePart(PolicyPart):

@@ -38,6 +38,8 @@ LONGEST_DELAY = 2.0
 
 # What a lost connection raises in whoever is using it. aiormq's errors about closed channels are RuntimeErrors.
 LOSSES = (AMQPError, OSError, RuntimeError, EOFError, TimeoutError)
+# That of them which says that there is no such queue; the broker has closed the channel then.
+Missing = ChannelNotFoundEntity
 
 
 @contextlib.contextmanager

@@ -31,6 +31,8 @@ class _Open:
     """What the line will say of the request: a few texts, and never its body."""
     head: Envelope | None = None
     """Of the streamed response that has begun."""
+    claim: Envelope | None = None
+    """Of the worker that said that it runs it."""
 
 
 class AccessLog:
@@ -66,6 +68,8 @@ class AccessLog:
                 return None
             ending: dict[str, Any] = {"status": response.status, "bytes": len(response.body)}
             return self._line(envelope, _answered(envelope) | ending | self._digest(envelope, response.body))
+        if envelope.kind is Kind.CLAIM:
+            self._claim(envelope)
         if envelope.kind is Kind.ENDED:
             ending = {"worker": None, "status": envelope.status, "bytes": envelope.size or 0}
             return self._line(envelope, ending | self._digest(envelope, None))
@@ -118,6 +122,12 @@ class AccessLog:
         if known is not None and (known.head is None or known.head.attempt <= envelope.attempt):
             known.head = envelope
 
+    def _claim(self, envelope: Envelope) -> None:
+        """Remember who runs it: an ending that the edge makes does not say whose time was up, or who was lost."""
+        known = self._open.get(envelope.correlation_id)
+        if known is not None and (known.claim is None or known.claim.attempt <= envelope.attempt):
+            known.claim = envelope
+
     def _line(self, envelope: Envelope, ending: dict[str, Any]) -> dict[str, Any]:
         known = self._open.pop(envelope.correlation_id, None)
         line = ending | {"id": envelope.correlation_id, "attempt": envelope.attempt, "reason": envelope.reason}
@@ -129,6 +139,8 @@ class AccessLog:
         line["pool"] = envelope.pool
         if envelope.kind is Kind.ENDED and known.head is not None and known.head.attempt == envelope.attempt:
             line |= _answered(known.head) | {"pool": known.head.pool}
+        elif envelope.kind is Kind.ENDED and known.claim is not None and known.claim.attempt == envelope.attempt:
+            line["worker"] = known.claim.app_id
         # By the clocks of the edge and of whoever ended it.
         total = envelope.sent - known.sent if envelope.sent and known.sent else None
         whole = known.line | line | {"total_ms": total}

@@ -25,7 +25,7 @@ _UNSAFE_BARE = re.compile(r'[^\x21-\x7e]|["\\]')
 def combined(line: Mapping[str, Any], at: float) -> str:
     """``at``: seconds since the Unix epoch. The version is that by which the request came here: the client's is not
     known."""
-    request = f"{_escaped(line['method'])} {_escaped(line['target'])} HTTP/1.1" if line.get("target") else "-"
+    request = f"{_escaped(line.get('method'))} {_escaped(line['target'])} HTTP/1.1" if line.get("target") else "-"
     return (
         f"{_bare(_client(line))} - - [{_time(int(at))}] "
         f'"{request}" {_bare(line.get("status"))} {_bare(line.get("bytes"))} '

@@ -1,45 +1,14 @@
 """The live page, put together: what it watches, what it remembers, what it asks others for, and its files."""
 
 from collections.abc import Callable, Mapping
-from itertools import islice
 from typing import Any
 
 from fastapi import APIRouter
 
 from rabbitbal.tap import feed, page, stories
-from rabbitbal.tap.fleet import Fleet
 from rabbitbal.tap.live import Live
 from rabbitbal.tap.observation import Part
 from rabbitbal.tap.panels import Panels, Provider
-
-
-MOST_SHOWN = 40
-
-
-def fleet_panel(fleet: Fleet) -> dict[str, Any]:
-    """Edges and workers, the first of each by name, and the sums of all for each pool."""
-    workers, edges = sorted(fleet.workers.items()), sorted(fleet.edges.items())
-    return {
-        "workers": [
-            {
-                "id": name,
-                "drained": worker.figures.drained,
-                "streams": worker.figures.streams,
-                "memory": worker.figures.memory,
-                "pools": {
-                    pool: {"slots": share.slots, "running": share.running}
-                    for pool, share in worker.figures.pools.items()
-                },
-            }
-            for name, worker in workers[:MOST_SHOWN]
-        ],
-        "more": max(0, len(workers) - MOST_SHOWN),
-        "edges": [{"id": name, "pending": edge.figures.pending} for name, edge in edges[:MOST_SHOWN]],
-        "pools": {
-            name: {"workers": pool.workers, "slots": pool.slots, "running": pool.running}
-            for name, pool in islice(sorted(fleet.pools().items()), MOST_SHOWN)
-        },
-    }
 
 
 class Dashboard:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from rabbitbal.runtime.broker import LOSSES, Channel, Link, Server, Session, losses_named, waiting
+from rabbitbal.runtime.broker import LOSSES, Channel, Link, Missing, Server, Session, losses_named, waiting
+from rabbitbal.runtime.settings import SettingsError
 from rabbitbal.wire import topology
 
 log = structlog.get_logger()
@@ -29,15 +30,15 @@ _DECLARED = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})(:sticky)?")
 
 
 def declared(text: str) -> dict[str, bool]:
-    """The pools of `RABBITBAL_POOLS_DECLARED`, and whether each is sticky. Raises ValueError.
+    """The pools of `RABBITBAL_POOLS_DECLARED`, and whether each is sticky. Raises SettingsError.
 
-    The job `topology` reads the same variable: it has refused what is refused here.
+    The job `topology` reads the same variable, and has refused what is refused here.
     """
     pools: dict[str, bool] = {}
     for part in filter(None, map(str.strip, text.split(","))):
         match = _DECLARED.fullmatch(part)
         if match is None or match[1] in pools:
-            raise ValueError(f"{part[:80]!r} is no pool, or is named twice")
+            raise SettingsError(f"RABBITBAL_POOLS_DECLARED: {part[:80]!r} is no pool, or is named twice")
         pools[match[1]] = match[2] is not None
     return pools
 
@@ -55,7 +56,7 @@ class Depths:
         self._absent: dict[str, float] = {}
         """Queues that were not there, and when they were looked for."""
         self.ready: dict[str, int] = {}
-        """Requests that wait, by pool; of a sticky one those in its partitions, too. Empty while nobody can be asked."""
+        """Requests that wait, by pool; of a sticky one those in its partitions, too. Empty while none can be asked."""
         self.log: int | None = None
         """Messages that wait for the tap itself."""
 

@@ -39,12 +39,14 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 class Collector:
     """``endpoint`` is the collector's base address: traces go to `/v1/traces` below it."""
 
-    def __init__(self, endpoint: str, instance: str, *, queue: int = QUEUE, delay: float = DELAY) -> None:
+    def __init__(
+        self, endpoint: str, instance: str, *, queue: int = QUEUE, delay: float = DELAY, patience: float = PATIENCE
+    ) -> None:
         # The client reports each try that failed; `_Counted` says it once.
         for noisy in ("opentelemetry", "urllib3", "requests"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
         address = endpoint.rstrip("/") + "/v1/traces"
-        self._exporter = _Counted(OTLPSpanExporter(endpoint=address, timeout=PATIENCE))
+        self._exporter = _Counted(OTLPSpanExporter(endpoint=address, timeout=patience))
         self._processor = BatchSpanProcessor(
             self._exporter, queue, schedule_delay_millis=delay * 1000, max_export_batch_size=min(BATCH, queue)
         )

@@ -4,11 +4,7 @@ Nothing is remembered while nobody records. What is remembered then is bounded; 
 is told how many. Everything is redacted before it is given out.
 """
 
-import asyncio
-import json
-import zlib
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -18,6 +14,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from rabbitbal.tap.observation import Observation
+from rabbitbal.tap.recording import Recording, Wanted
 from rabbitbal.tap.redaction import Redactor
 from rabbitbal.wire.envelope import Envelope, Kind
 from rabbitbal.wire.errors import WireError
@@ -32,33 +29,8 @@ MOST_RECORDINGS = 4
 # Requests whose ending is not here yet, and what they take, of all recordings together.
 OPEN = 20_000
 OPEN_BYTES = 16 * 1024 * 1024
-# What waits for one reader.
-QUEUE = 2000
-QUEUE_BYTES = 4 * 1024 * 1024
-# Seconds from one line of counts to the next.
-PERIOD = 1.0
 # What a message takes besides its bytes: its fields are objects.
 _OVERHEAD = 2048
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which requests are recorded; None is any. ``sample`` is a share of them, chosen by their ids."""
-
-    route: str | None = None
-    pool: str | None = None
-    method: str | None = None
-    path: str | None = None
-    sample: float = 1.0
-
-    def takes(self, name: str, route: str | None, request: Request) -> bool:
-        """What can be said before the ending: the pool cannot."""
-        return (
-            (self.route is None or self.route == route)
-            and (self.method is None or self.method == request.method)
-            and (self.path is None or request.target.startswith(self.path.encode("utf-8", "replace")))
-            and (self.sample >= 1.0 or zlib.crc32(name.encode()) < self.sample * (1 << 32))
-        )
 
 
 @dataclass(slots=True)
@@ -71,82 +43,6 @@ class _Open:
     size: int
     head: Response | None = None
     """Of a streamed response that has begun."""
-
-
-class Recording:
-    """What one reader is given."""
-
-    def __init__(self, recorder: "Recorder", wanted: Wanted, limit: int | None, seconds: float | None) -> None:
-        self.wanted = wanted
-        self._recorder = recorder
-        self._limit = limit
-        self._seconds = seconds
-        self._waiting: deque[tuple[Exchange, int]] = deque()
-        self._bytes = 0
-        self._came = asyncio.Event()
-        self._taken = 0
-        self._forgotten = recorder.forgotten
-        self._leaving = False
-        self.recorded = 0
-        self.skipped = 0
-
-    def leave(self) -> None:
-        """The tap stops."""
-        self._leaving = True
-        self._came.set()
-
-    def offer(self, exchange: Exchange, size: int) -> None:
-        """Never waits: what finds no room is skipped, and counted."""
-        if self._limit is not None and self._taken == self._limit:
-            return
-        if len(self._waiting) == QUEUE or self._bytes + size > QUEUE_BYTES:
-            self.skipped += 1
-            return
-        self._taken += 1
-        self._waiting.append((exchange, size))
-        self._bytes += size
-        self._came.set()
-
-    async def lines(self) -> AsyncIterator[bytes]:
-        """An exchange or the counts in each. The last one says why it is the last."""
-        loop = asyncio.get_running_loop()
-        end = None if self._seconds is None else loop.time() + self._seconds
-        told = loop.time()
-        yield self._counts()
-        while self._limit is None or self.recorded < self._limit:
-            now = loop.time()
-            if self._leaving or (end is not None and now >= end):
-                yield self._counts("leaving" if self._leaving else "seconds")
-                return
-            if now - told >= PERIOD:
-                told = now
-                yield self._counts()
-            if not self._waiting:
-                self._came.clear()
-                left = min(told + PERIOD, end if end is not None else told + PERIOD) - now
-                try:
-                    async with asyncio.timeout(left):
-                        await self._came.wait()
-                except TimeoutError:
-                    pass
-                continue
-            exchange, size = self._waiting.popleft()
-            self._bytes -= size
-            line = self._recorder.line(exchange)
-            if line is None:
-                self.skipped += 1
-                self._taken -= 1
-                continue
-            self.recorded += 1
-            yield line
-            # A fast reader makes no pause by itself.
-            await asyncio.sleep(0)
-        yield self._counts("limit")
-
-    def _counts(self, end: str | None = None) -> bytes:
-        forgotten = self._recorder.forgotten - self._forgotten
-        counts = {"recorded": self.recorded, "skipped": self.skipped, "forgotten": forgotten}
-        return json.dumps(counts | ({"end": end} if end else {})).encode() + b"\n"
 
 
 class Busy(Exception):
@@ -201,6 +97,12 @@ class Recorder:
             self._head(seen.envelope.correlation_id, seen.response, len(seen.payload))
         if seen.line is not None:
             self._ended(seen, seen.line)
+
+    @property
+    def rest(self) -> int:
+        """Redacting takes more time than all else that the tap does with a request. With such rests, all recordings
+        together have half of the tap's time at most."""
+        return 2 * len(self._recordings) - 1
 
     def line(self, exchange: Exchange) -> bytes | None:
         """As it is given out, or None where what is left of it makes no message."""
@@ -290,11 +192,7 @@ def _exchange(known: _Open, seen: Observation, line: dict[str, Any]) -> Exchange
             response = replace(response, body=b"")
     elif response is not None:
         part = Partial(line.get("bytes"), line.get("digest"))
-    app, total = line.get("app_ms"), line.get("total_ms")
-    queue = line.get("queue_ms")
-    if queue is None and app is not None and total is not None:
-        # A streamed response's time in the application is until its head; then what is left is not the queue's.
-        queue = max(0.0, round(total - app, 2)) if part is None else None
+    total = line.get("total_ms")
     return Exchange(
         id=envelope.correlation_id,
         when=envelope.sent or int(seen.at * 1000),
@@ -308,8 +206,8 @@ def _exchange(known: _Open, seen: Observation, line: dict[str, Any]) -> Exchange
         attempt=line.get("attempt", 1),
         leg=line.get("leg"),
         group=line.get("group"),
-        app_ms=app,
-        queue_ms=queue,
+        app_ms=line.get("app_ms"),
+        queue_ms=line.get("queue_ms"),
         total_ms=max(0, total) if total is not None else None,
         request_body=known.part,
         response_body=part,

@@ -9,14 +9,16 @@ from fastapi import APIRouter
 from rabbitbal.runtime import logs
 from rabbitbal.runtime.broker import Link, Server
 from rabbitbal.runtime.lifecycle import Stop, instance_name, keep_ready_file
-from rabbitbal.tap import sinks, web
+from rabbitbal.tap import sinks, summaries, web
 from rabbitbal.tap.access_log import AccessLog
+from rabbitbal.tap.bots.service import Bots
 from rabbitbal.tap.comparison import Comparison
+from rabbitbal.tap.dashboard import Dashboard
 from rabbitbal.tap.fleet import Fleet
-from rabbitbal.tap.dashboard import Dashboard, fleet_panel
 from rabbitbal.tap.journal import Journal
 from rabbitbal.tap.ledger.api import router as ledger_router
 from rabbitbal.tap.ledger.service import open_books
+from rabbitbal.tap.monitoring import Monitoring
 from rabbitbal.tap.observation import Part
 from rabbitbal.tap.panels import Provider
 from rabbitbal.tap.reader import Reader
@@ -50,21 +52,12 @@ async def serve(settings: Settings, stop: Stop) -> None:
     parts: list[Part] = [journal, fleet]
     routers: list[APIRouter] = []
     # Panels of the page: what fills them, and the seconds after which that is old.
-    panels: dict[str, tuple[Provider, float]] = {"fleet": (lambda: fleet_panel(fleet), 1.0)}
-    dashboard = Dashboard(
-        tap_id,
-        settings.stories,
-        panels,
-        lambda: {
-            "connected": link.up.is_set(),
-            "seen": reader.seen,
-            "bad": reader.bad,
-            "defects": reader.defects,
-            "forgotten": access.forgotten,
-        },
-    )
-    parts += dashboard.parts
-    routers += dashboard.routers()
+    panels: dict[str, tuple[Provider, float]] = {"fleet": (lambda: summaries.fleet(fleet), 1.0)}
+    bots = Bots(settings, tap_id) if settings.bots else None
+    if bots is not None:
+        parts.append(bots.watcher)
+        routers.append(bots.router())
+        panels["suspects"] = bots.panel()
 
     recorder = Recorder(None if settings.record_unredacted else redactor)
     parts.append(recorder)
@@ -85,7 +78,28 @@ async def serve(settings: Settings, stop: Stop) -> None:
     if books is not None:
         parts.append(books)
         await books.prepare()
+        panels["books"] = (lambda: summaries.books(books), 2.0)
         access.restore(await books.open_lines(settings.open_limit))
+
+    broker = Server(settings.broker_url, settings.broker_password_file)
+    monitoring = Monitoring(settings, tap_id, broker, fleet, books, lambda: (reader.seen, reader.bad, reader.defects))
+    parts.append(monitoring.metrics)
+    routers += monitoring.routers()
+    panels |= monitoring.panels()
+    dashboard = Dashboard(
+        tap_id,
+        settings.stories,
+        panels,
+        lambda: {
+            "connected": link.up.is_set(),
+            "seen": reader.seen,
+            "bad": reader.bad,
+            "defects": reader.defects,
+            "forgotten": access.forgotten,
+        },
+    )
+    parts += dashboard.parts
+    routers += dashboard.routers()
 
     async def keep() -> None:
         journal.flush()
@@ -93,7 +107,7 @@ async def serve(settings: Settings, stop: Stop) -> None:
             await books.commit()
 
     reader = Reader(parts, settings.tap_prefetch, keep)
-    link = Link(tap_id, Server(settings.broker_url, settings.broker_password_file), reader.consume)
+    link = Link(tap_id, broker, reader.consume)
     server = web.Server(
         web.build(routers, web.hosts(settings.dashboard_hosts)), settings.dashboard_host, settings.dashboard_port
     )
@@ -104,8 +118,11 @@ async def serve(settings: Settings, stop: Stop) -> None:
             group.create_task(reader.run()),
             group.create_task(keep_ready_file(lambda: link.up.is_set() and server.started)),
         ]
+        background.append(group.create_task(monitoring.run()))
         if books is not None:
             background.append(group.create_task(books.run()))
+        if bots is not None:
+            background.append(group.create_task(bots.run()))
         await stop.asked.wait()
         await reader.settle()
         dashboard.close()

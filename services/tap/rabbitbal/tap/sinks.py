@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Protocol
 
 import structlog
 
+from rabbitbal.runtime.settings import SettingsError
 from rabbitbal.tap.combined import combined, combined_plus
 from rabbitbal.tap.rotation import RotatedFile
 from rabbitbal.tap.settings import Settings
@@ -136,8 +137,11 @@ def json_lines(service: str, instance: str) -> Render:
 
 
 def build(settings: Settings, instance: str, later: Later) -> Sinks:
-    """As the settings say. The `table` is the ledger's own view, so it is no sink here."""
+    """As the settings say. The `table` is the ledger's own view, so it is no sink here. Raises SettingsError where
+    there is no ledger."""
     chosen = settings.access_log_sinks()
+    if "table" in chosen and settings.ledger_url == "none":
+        raise SettingsError("RABBITBAL_ACCESS_LOG names the table, and with RABBITBAL_LEDGER_URL=none there is none")
     found: list[Sink] = []
     if "stdout" in chosen:
         found.append(Stream("stdout", sys.stdout.buffer))

@@ -67,8 +67,8 @@ def agent_of(text: str) -> Agent:
 
 
 def poses(text: str) -> bool:
-    """Whether it calls itself a browser; without asking the list, which is asked later and seldom."""
-    return _BROWSER.match(text) is not None
+    """Whether it calls itself a browser, and nothing else; without asking the list, which is asked later and seldom."""
+    return _BROWSER.match(text) is not None and "compatible;" not in text and "http" not in text
 
 
 def _name(text: str) -> str:

@@ -3,6 +3,7 @@
 import re
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import unquote_plus
 
 LIST = Path(__file__).parent / "probes.txt"
 _SECTIONS = ("guess", "attack", "agent")
@@ -35,7 +36,10 @@ class Probes:
 
     def attacks(self, target: str) -> bool:
         """Whether nobody asks for this who means well; ``target`` with its query."""
-        return self._attack.search(target[:_LONGEST]) is not None
+        target = target[:_LONGEST]
+        if self._attack.search(target):
+            return True
+        return ("%" in target or "+" in target) and self._attack.search(unquote_plus(target)) is not None
 
     def names(self, agent: str) -> bool:
         """Whether it is a tool that is made for scanning, by its own word."""

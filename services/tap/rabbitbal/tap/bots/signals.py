@@ -38,9 +38,13 @@ def ramp(value: float, low: float, high: float) -> float:
     return min(max((value - low) / (high - low), 0.0), 1.0)
 
 
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def _rate(facts: Facts, agent: Agent) -> tuple[float, str]:
     rate = facts[Count.PAGES] / max(facts.span, _SHORTEST)
-    return ramp(rate, 1.0, 5.0), f"{facts[Count.PAGES]} pages in {facts.span:.0f} s, {rate:.1f} each second"
+    return ramp(rate, 1.0, 5.0), f"{_many(facts[Count.PAGES], 'page')} in {facts.span:.0f} s, {rate:.1f} each second"
 
 
 def _errors(facts: Facts, agent: Agent) -> tuple[float, str]:
@@ -51,17 +55,20 @@ def _errors(facts: Facts, agent: Agent) -> tuple[float, str]:
 
 def _guesses(facts: Facts, agent: Agent) -> tuple[float, str]:
     number = facts[Count.GUESSES]
-    return ramp(number, 0, 4), f"asked {number} times for what scanners look for and is not here, like {facts.example}"
+    text = f"{_many(number, 'request')} for what scanners look for and is not here, like {facts.example}"
+    return ramp(number, 0, 4), text
 
 
 def _attacks(facts: Facts, agent: Agent) -> tuple[float, str]:
     number = facts[Count.ATTACKS]
-    return ramp(number, 0, 2), f"{number} requests hold an attack (a path out of the root, SQL, a script or a command)"
+    # A search for odd words looks like one now and then.
+    text = f"{_many(number, 'request')} with an attack in it (a path out of the root, SQL, a script or a command)"
+    return ramp(number, 0, 3), text
 
 
 def _robots(facts: Facts, agent: Agent) -> tuple[float, str]:
     number = facts[Count.DISALLOWED]
-    text = f"{number} requests that robots.txt disallows, like {facts.forbidden}"
+    text = f"{_many(number, 'request')} that robots.txt disallows, like {facts.forbidden}"
     return ramp(number, 0, 4), text + (", which it has read" if facts.read_robots else "")
 
 
@@ -76,7 +83,9 @@ def _headers(facts: Facts, agent: Agent) -> tuple[float, str]:
 
 def _posing(facts: Facts, agent: Agent) -> tuple[float, str]:
     number, share = facts[Count.POSING], facts.share(Count.POSING, Count.REQUESTS)
-    return ramp(number, 1, 8) * share, f"calls itself a browser in {number} requests that lack what browsers send"
+    return ramp(
+        number, 1, 8
+    ) * share, f"calls itself a browser in {_many(number, 'request')} that lack what browsers send"
 
 
 def _agent(facts: Facts, agent: Agent) -> tuple[float, str]:
@@ -95,7 +104,9 @@ def _fanout(facts: Facts, agent: Agent) -> tuple[float, str]:
 
 def _methods(facts: Facts, agent: Agent) -> tuple[float, str]:
     number, share = facts[Count.ODD], facts.share(Count.ODD, Count.REQUESTS)
-    return ramp(number, 2, 8) * ramp(share, 0.1, 0.5), f"{number} requests by HEAD or a method that no page uses"
+    return ramp(number, 2, 8) * ramp(
+        share, 0.1, 0.5
+    ), f"{_many(number, 'request')} by HEAD or a method that no page uses"
 
 
 def _assets(facts: Facts, agent: Agent) -> tuple[float, str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,8 +42,10 @@ class Watcher:
     """The tap's part that feeds the scorer. Of each request it counts a few things, and nothing more: who is a suspect
     is found out once a second, by `run`."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, told: Callable[[Verdict], None] = lambda verdict: None) -> None:
+        """``told`` hears of each new suspect."""
         self.scorer = scorer
+        self._told = told
         self.robots = Robots()
         self._probes = probes.shipped()
 
@@ -70,7 +73,8 @@ class Watcher:
         while True:
             await asyncio.sleep(PERIOD)
             for verdict in self.scorer.judge(time.time()):
-                tell(verdict)
+                log.info("tap.suspect", client=verdict.client, score=verdict.score, reasons=list(verdict.reasons))
+                self._told(verdict)
 
     def _asked(self, history: History, request: Request, at: float) -> None:
         fields = {name.lower() for name, _ in request.fields}
@@ -81,8 +85,8 @@ class Watcher:
         lacking = sum(name not in fields for name in _SENT_BY_BROWSERS)
         if lacking:
             history.add(Count.LACKING, lacking)
-        bare = b"accept-language" not in fields
-        if (bare or b"accept-encoding" not in fields) and poses(agent):
+        bare, browser = b"accept-language" not in fields, poses(agent)
+        if browser and (bare or b"accept-encoding" not in fields):
             history.add(Count.POSING)
         if request.method not in _OF_PAGES:
             history.add(Count.ODD)
@@ -92,8 +96,9 @@ class Watcher:
         target = request.target.decode("latin-1")
         if self._probes.attacks(target):
             history.add(Count.ATTACKS)
-        # People may go where crawlers may not. Who lacks what browsers send, or has read the rules, is no person.
-        if bare or at - history.read_robots <= self.scorer.window:
+        # People may go where crawlers may not. Who is no browser by his word, lacks what browsers send, or has read the
+        # rules, is no person.
+        if bare or not browser or at - history.read_robots <= self.scorer.window:
             self._obeys(history, request, agent, path.decode("latin-1"))
 
     def _obeys(self, history: History, request: Request, agent: str, path: str) -> None:
@@ -133,10 +138,6 @@ class Watcher:
             history.add(Count.HTML)
             if not line.get("referer"):
                 history.add(Count.UNLINKED)
-
-
-def tell(verdict: Verdict) -> None:
-    log.info("tap.suspect", client=verdict.client, score=verdict.score, reasons=list(verdict.reasons))
 
 
 def _path(target: str) -> str:

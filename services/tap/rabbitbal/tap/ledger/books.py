@@ -18,7 +18,7 @@ from rabbitbal.runtime.settings import SettingsError
 from rabbitbal.tap.ledger import edges, queries
 from rabbitbal.tap.ledger.batch import MOST, Batch, Missed, Told, begun
 from rabbitbal.tap.ledger.clock import Clock
-from rabbitbal.tap.ledger.database import Database
+from rabbitbal.tap.ledger.database import Database, Slow
 from rabbitbal.tap.ledger.postings import edge_figures, postings
 from rabbitbal.tap.ledger.retention import Retention
 from rabbitbal.tap.observation import Observation
@@ -61,6 +61,7 @@ class Books:
         self._down_since: float | None = None
         self._given_up = False
         self._next_try = 0.0
+        self._committing = asyncio.Lock()
         self.booked = 0
         """Postings that are in the database."""
         self.given_up = 0
@@ -91,6 +92,11 @@ class Books:
 
     async def commit(self) -> None:
         """Write what was seen. Returns when it is written, or given up."""
+        # The tap stops while a batch is being written: what is behind it waits for it.
+        async with self._committing:
+            await self._commit()
+
+    async def _commit(self) -> None:
         if not self._batch.size:
             return
         deadline, pause = time.monotonic() + self._patience, FIRST_PAUSE
@@ -160,7 +166,8 @@ class Books:
             await asyncio.sleep(TICK)
             try:
                 await self.tick()
-                await self._retention.run(self.database)
+                if self._down_since is None:
+                    await self._retention.run(self.database)
             except (SQLAlchemyError, SettingsError) as error:
                 self._failed(error)
 
@@ -177,8 +184,8 @@ class Books:
         """Requests whose ending a tap before this one has not seen, oldest first, for the access log."""
         try:
             return await self.database.ask(lambda connection: queries.open_lines(connection, limit))
-        except SQLAlchemyError as error:
-            self._failed(error)
+        except (SQLAlchemyError, Slow) as error:
+            log.warning("ledger.unread", error=_said(error))
             return []
 
     def state(self) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class Edge:
     lacking_credits: int = 0
     said_debits: int = 0
     said_credits: int = 0
+    said_untold: int = 0
+    """Of the credits, those that the edge could not tell. It may have told some of them and not know."""
     gone: bool = False
 
 
@@ -80,7 +82,7 @@ def compare(known: Edge, figures: EdgeFigures, begun: int, cause: str, now: int)
         # It counts anew.
         known = Edge(known.edge, known.heard)
     lacking_debits = max(0, figures.opened - known.debits)
-    lacking_credits = max(0, figures.closed - figures.untold - known.endings)
+    lacking_credits = max(0, figures.closed - known.endings)
     edge = replace(
         known,
         since=figures.since,
@@ -104,21 +106,18 @@ def compare(known: Edge, figures: EdgeFigures, begun: int, cause: str, now: int)
         edge.said_debits, edge.said_credits = lacking_debits, lacking_credits
         missing(lacking_debits, lacking_credits, BEFORE)
     elif not fresh or figures.leaving:
-        before = (
-            (lacking_debits, lacking_credits)
-            if fresh or figures.leaving
-            else (known.lacking_debits, known.lacking_credits)
-        )
+        # Behind the last figures there are none to wait for.
+        before = (lacking_debits, lacking_credits) if figures.leaving else (known.lacking_debits, known.lacking_credits)
         quiet = not fresh and known.opened == figures.opened and known.closed == figures.closed
         debit = _missed(known.said_debits, before[0], lacking_debits, quiet=quiet)
         credit = _missed(known.said_credits, before[1], lacking_credits, quiet=quiet)
         edge.said_debits += debit
         edge.said_credits += credit
-        missing(max(debit, 0), max(credit, 0), cause)
+        untold = max(0, min(credit, figures.untold - known.said_untold))
+        edge.said_untold += untold
+        missing(max(debit, 0), max(credit, 0) - untold, cause)
+        missing(0, untold, UNTOLD)
         missing(min(debit, 0), min(credit, 0), FOUND)
-    told_less = figures.untold - (0 if fresh else known.untold)
-    if told_less > 0:
-        missing(0, told_less, UNTOLD)
     return edge, gaps
 
 

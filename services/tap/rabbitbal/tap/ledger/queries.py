@@ -37,7 +37,7 @@ def balance(connection: Connection, by: str | None, limit: int, *, check: bool) 
     found: dict[str, Any] = {
         "balanced": total["open"] == 0,
         "total": total,
-        "gaps": {cause: {"debits": int(d), "credits": int(c)} for cause, d, c in missing.tuples()},
+        "gaps": {cause: {"debits": int(d), "credits": int(c)} for cause, d, c in missing},
     }
     if by is not None:
         found |= {"by": by, "accounts": _accounts(connection, by, limit), "of": _number(connection, by)}
@@ -61,7 +61,7 @@ def _accounts(connection: Connection, kind: str, limit: int) -> list[dict[str, A
     told = select(ends.c.name, ends.c.ending, ends.c.number).where(
         ends.c.kind == kind, ends.c.name.in_(list(found)), ends.c.number != 0
     )
-    for name, ending, number in connection.execute(told.order_by(ends.c.number.desc(), ends.c.ending)).tuples():
+    for name, ending, number in connection.execute(told.order_by(ends.c.number.desc(), ends.c.ending)):
         found[name]["endings"][ending] = number
     return list(found.values())
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     false,
     func,
     inspect,
+    literal_column,
     select,
     text,
 )
@@ -54,14 +55,10 @@ debit = Table(
     Column("closed", Boolean, nullable=False),
 )
 Index("debits_at", debit.c.at)
-# Few entries are open at a time, and both questions about them are asked every few seconds.
-Index(
-    "debits_open",
-    debit.c.edge,
-    debit.c.at,
-    sqlite_where=debit.c.closed == false(),
-    postgresql_where=debit.c.closed == false(),
-)
+# Few entries are open at a time, and all questions about them are asked every few seconds.
+_open = debit.c.closed == false()
+Index("debits_open", debit.c.at, sqlite_where=_open, postgresql_where=_open)
+Index("debits_open_of_edge", debit.c.edge, debit.c.at, sqlite_where=_open, postgresql_where=_open)
 
 credit = Table(
     "credits",
@@ -84,9 +81,9 @@ credit = Table(
     PrimaryKeyConstraint("id", "kind", "attempt", "sender"),
     sqlite_with_rowid=False,
 )
-# Those that are of interest are few, and those without a debit are deleted by themselves.
-_odd = credit.c.standing.notin_(("first", "written-off"))
-Index("credits_odd", credit.c.standing, credit.c.at, sqlite_where=_odd, postgresql_where=_odd)
+# Those without a debit are few, and are deleted by themselves. SQLite takes a partial index for a literal only.
+LONELY = credit.c.standing == literal_column("'unmatched'")
+Index("credits_unmatched", credit.c.at, sqlite_where=LONELY, postgresql_where=LONELY)
 
 steps = Table(
     "steps",
@@ -150,6 +147,7 @@ edges = Table(
     Column("lacking_credits", BigInteger),
     Column("said_debits", BigInteger, nullable=False),
     Column("said_credits", BigInteger, nullable=False),
+    Column("said_untold", BigInteger, nullable=False),
     Column("gone", Boolean, nullable=False),
 )
 

@@ -144,7 +144,7 @@ export class Chart {
     pen.lineWidth = 1.5;
     pen.lineJoin = "round";
     pen.beginPath();
-    let before = null;
+    let before = null, began = null;
     for (let second = this.first; second < this.history.last; second++) {
       const value = this.history.at(second)?.[name];
       if (value == null || (name === "failed" && !value && !this.history.at(second - 1)?.[name])) continue;
@@ -153,12 +153,13 @@ export class Chart {
         pen.moveTo(x - 0.75, y);
       }
       pen.lineTo(x, y);
+      began ??= x;
       before = second;
     }
     pen.stroke();
     if (!filled || before == null) return;
     pen.lineTo(this.x(before, width), this.y(0, height));
-    pen.lineTo(this.x(this.first, width), this.y(0, height));
+    pen.lineTo(began, this.y(0, height));
     pen.globalAlpha = 0.12;
     pen.fill();
     pen.globalAlpha = 1;

@@ -35,6 +35,8 @@ class Rows {
   }
 }
 
+/** Facts on one line that breaks between them only. */
+const facts = told => told.map(text => text.replaceAll(" ", "\u00a0")).join(" · ");
 const parts = (...names) => Object.fromEntries(names.map(name => [name, make("span", name)]));
 
 function barRow(key) {
@@ -107,7 +109,7 @@ export class Panels {
       if (pool.waiting != null) told.push(`${count(pool.waiting)} in the queue`);
       if (pool.wait?.[0] != null) told.push(`wait ${took(pool.wait[0])}, p95 ${took(pool.wait[1])}`);
       if (pool.desired != null) told.push(`wants ${count(pool.desired)} workers`);
-      put(row.detail, told.join(" · "));
+      put(row.detail, facts(told));
     });
     this.cards.pools.classList.toggle("bare", !all.size);
   }
@@ -129,7 +131,7 @@ export class Panels {
       const told = pools.length > 1 ? pools.map(([name, pool]) => `${name} ${pool.running}/${pool.slots}`) : pools.map(([name]) => name);
       if (worker.streams) told.push(`${count(worker.streams)} streams`);
       if (worker.drained) told.push("drained");
-      put(row.detail, told.join(" · "));
+      put(row.detail, facts(told));
       row.node.classList.toggle("drained", Boolean(worker.drained));
     }, more);
   }
