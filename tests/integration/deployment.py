@@ -386,12 +386,17 @@ class Deployment:
 
     def runner(self, key: str) -> Container:
         """The worker that runs the request with this key, once one does."""
+        return self.runners(key)[key]
 
-        def found() -> list[Container]:
+    def runners(self, *keys: str) -> dict[str, Container]:
+        """The same for each of several, once all run. The logs are read once for all: that takes a moment."""
+
+        def found() -> dict[str, Container]:
             groups = [worker for group in self._groups for worker in self.containers(group)]
-            return [w for w in (*self.workers(), *groups) if any(line["key"] == key for line in self.events(w, "ran"))]
+            ran = {line["key"]: w for w in (*groups, *self.workers()) for line in self.events(w, "ran")}
+            return {key: ran[key] for key in keys} if ran.keys() >= set(keys) else {}
 
-        return eventually(found, f"a worker runs {key}")[0]
+        return eventually(found, f"workers run {', '.join(keys)}")
 
     def access(self, key: str) -> list[dict[str, Any]]:
         """The tap's lines on requests with this key in their target."""

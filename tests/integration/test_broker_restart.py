@@ -27,8 +27,7 @@ def test_a_restart_of_the_broker_under_load_loses_nothing_that_may_run_twice(sha
     with Load(shared.http, rate=60, seconds=60, make=make) as load:
         eventually(lambda: load.sent > 60, "the load is under way")
         holding = Background(shared.http, *held)
-        for call in held:
-            shared.runner(call.target.partition("key=")[2])
+        shared.runners(*(call.target.partition("key=")[2] for call in held))
         took = Meanwhile(lambda: shared.restart(shared.container("rabbitmq"))).wait()
         eventually(lambda: shared.consumers() == 4, "the workers are back", 60)
         target = load.sent + 120

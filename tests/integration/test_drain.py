@@ -56,8 +56,8 @@ def test_a_second_signal_hands_the_work_to_another_worker_at_once(shared: Deploy
     calls = [Call(f"/work?ms=4000&key={get_key}-{n}", key=f"{get_key}-{n}") for n in range(2)]
     calls += [Call(f"/work?ms=4000&key={post_key}-{n}", "POST", key=f"{post_key}-{n}") for n in range(2)]
     asked = Background(shared.http, *calls)
-    runners = {call.key: shared.runner(call.key).id for call in calls}
-    worker = shared.runner(f"{get_key}-0")
+    runners = shared.runners(*(call.key for call in calls))
+    worker = runners[f"{get_key}-0"]
     shared.kill(worker, "SIGTERM")
     eventually(lambda: shared.events(worker, "worker.draining"), "the worker drains")
     assert shared.look(worker).state == "running"
@@ -67,7 +67,7 @@ def test_a_second_signal_hands_the_work_to_another_worker_at_once(shared: Deploy
     assert time.monotonic() - began < 4
     for answer in asked.answers():
         key = answer.call.key
-        if runners[key] != worker.id:
+        if runners[key].id != worker.id:
             assert (answer.ending, answer.attempt) == ("200", "1"), answer
         elif key.startswith(get_key):
             assert (answer.ending, answer.attempt) == ("200", "2"), answer
@@ -76,4 +76,4 @@ def test_a_second_signal_hands_the_work_to_another_worker_at_once(shared: Deploy
             assert answer.seconds < 4
     runs = shared.runs()
     assert all(runs[key] == 1 for key in runners if key.startswith(post_key))
-    assert all(runs[key] == (2 if runner == worker.id else 1) for key, runner in runners.items() if get_key in key)
+    assert all(runs[key] == (2 if runner.id == worker.id else 1) for key, runner in runners.items() if get_key in key)

@@ -161,9 +161,8 @@ routes:
         Call(f"/work?ms=2500&key={key}-always", "POST", key="always"),
         Call(f"/work?ms=2500&key={key}-never", key="never"),
     )
-    for victim in {
-        pooled.runner(f"{key}-{name}").id: pooled.runner(f"{key}-{name}") for name in ("always", "never")
-    }.values():
+    runners = pooled.runners(f"{key}-always", f"{key}-never")
+    for victim in {runner.id: runner for runner in runners.values()}.values():
         pooled.kill(victim)
     for victim in pooled.containers("worker-north"):
         if victim.state == "exited":

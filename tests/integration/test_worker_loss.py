@@ -44,7 +44,7 @@ def test_killed_workers_cost_only_what_must_not_run_twice(shared: Deployment) ->
     with Load(shared.http, rate=120, seconds=8, make=mixed) as load:
         eventually(lambda: load.sent >= 120, "the load is under way")
         holding = Background(shared.http, *held)
-        runners = {call.key: shared.runner(call.key) for call in held}
+        runners = shared.runners(*(call.key for call in held))
         # Whoever runs the first POST, and somebody who runs another request of the three that must come through.
         first = runners[f"{name}-held-post-0"]
         second = next(worker for key, worker in runners.items() if "post" not in key and worker.id != first.id)
@@ -120,7 +120,7 @@ def test_a_frozen_worker_is_noticed_and_its_requests_go_to_others(shared: Deploy
     calls = [work(f"{name}-get-{n}", 3000) for n in range(4)]
     calls += [work(f"{name}-post-{n}", 3000, "POST") for n in range(4)]
     asked = Background(shared.http, *calls)
-    runners = {call.key: shared.runner(call.key) for call in calls}
+    runners = shared.runners(*(call.key for call in calls))
     frozen = runners[f"{name}-get-0"]
     shared.pause(frozen)
     started = time.monotonic()
