@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import random
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -24,7 +23,7 @@ from uuid import uuid4
 
 from openloop import KINDS, Client, Outcome, one, schedule
 from streaming.memory import Unmeasurable
-from trial.deployment import ROOT, Deployment, own, say
+from trial.deployment import ROOT, Deployment, docker, healthy, own, say
 from trial.reconciliation import MOST_SHOWN, Entry, Reconciliation, Told, reconcile
 
 TABLE = "version: 1\nroutes:\n  - { name: default }\n"
@@ -68,13 +67,13 @@ class Killer:
     def _kill(self, service: str, lot: float) -> None:
         containers = sorted(self._deployment.containers(service))
         container = containers[int(lot * len(containers))]
-        _docker("kill", container)
+        docker("kill", container)
         self.killed.append((service, container))
         time.sleep(self._down)
-        _docker("start", container)
+        docker("start", container)
         if service == "edge":
             # The next one is killed only when this one serves: there is always an edge.
-            self._deployment.until(lambda: _healthy(container), "the edge is healthy again", 90)
+            self._deployment.until(lambda: healthy(container), "the edge is healthy again", 90)
 
 
 async def load(options: argparse.Namespace, deployment: Deployment, run: str) -> tuple[list[Outcome], Killer]:
@@ -192,15 +191,6 @@ def measure(options: argparse.Namespace, deployment: Deployment) -> bool:
 
 def _listed(counted: Counter[str]) -> str:
     return ", ".join(f"{name}: {number}" for name, number in counted.most_common()) or "none"
-
-
-def _healthy(container: str) -> bool:
-    command = ["docker", "inspect", "--format", "{{.State.Health.Status}}", container]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == "healthy"
-
-
-def _docker(*arguments: str) -> None:
-    subprocess.run(["docker", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:

@@ -18,27 +18,27 @@ the same noise, and each is compared with `none` of its own round. The exit stat
 import argparse
 import asyncio
 import json
-import subprocess
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rabbitbal.wire import topology
-from streaming.figures import percentile
 from streaming.memory import Unmeasurable
-from trial.deployment import ROOT, Deployment, own, say
-from trial.figures import latencies, ratio, table
+from trial.deployment import ROOT, Deployment, docker, healthy, own, say
+from trial.figures import beside, latencies, ratio_table, table
 from trial.load import Answer, Load, arrivals
 
 BASE = "none"
+QUEUE = "tap.log"
 TARGET = "/bytes/100"
 TABLE = "version: 1\nroutes:\n  - { name: default }\n"
 # Messages that may be left of the variant before.
 REST = 200
-RATIOS = {"p50": 0.5, "p99": 0.99}
+RATIOS = ("p50", "p99")
 
 
 class States:
@@ -47,13 +47,13 @@ class States:
     def __init__(self, deployment: Deployment, fill: Callable[[int], None]) -> None:
         self._deployment = deployment
         self._fill = fill
-        self.limit = next(q for q in topology.TAP_QUEUES if q.name == topology.TAP_LOG).arguments["x-max-length"]
+        self.limit = length(deployment.rabbitmqctl("list_queues", "name", "arguments"), QUEUE)
 
     @contextmanager
     def none(self) -> Iterator[None]:
         self._stop()
         # Its bindings go with it.
-        self._deployment.rabbitmqctl("delete_queue", topology.TAP_LOG)
+        self._deployment.rabbitmqctl("delete_queue", QUEUE)
         try:
             yield
         finally:
@@ -105,7 +105,7 @@ class States:
             self._run()
 
     def waiting(self) -> int:
-        return self._deployment.queues().get(topology.TAP_LOG, 0)
+        return self._deployment.queues().get(QUEUE, 0)
 
     def _stop(self) -> None:
         self._deployment.compose("stop", "--timeout", "10", "tap")
@@ -113,9 +113,11 @@ class States:
     def _run(self) -> None:
         """With nothing left to read."""
         deployment = self._deployment
-        deployment.rabbitmqctl("purge_queue", topology.TAP_LOG)
+        deployment.rabbitmqctl("purge_queue", QUEUE)
         deployment.compose("start", "tap")
-        deployment.until(lambda: deployment.consumers(topology.TAP_LOG), "the tap reads its queue")
+        deployment.until(lambda: deployment.consumers(QUEUE), "the tap reads its queue")
+        (tap,) = deployment.containers("tap")
+        deployment.until(lambda: healthy(tap), "the tap is healthy")
         # What a frozen or slow tap had taken comes again.
         deployment.until(lambda: self.waiting() <= REST, "the tap has read its queue")
 
@@ -129,6 +131,9 @@ def measure(options: argparse.Namespace, deployment: Deployment) -> bool:
     def closed(seconds: float) -> tuple[float, int]:
         return asyncio.run(Load(url).full(seconds, options.clients, TARGET))
 
+    def opened(due: list[float]) -> list[Answer]:
+        return asyncio.run(Load(url).run(due, lambda number: (TARGET, str(number), "")))
+
     def fill(limit: int) -> None:
         deployment.until(lambda: (closed(3), states.waiting())[1] >= limit, "the tap's queue is full", 300)
 
@@ -138,57 +143,49 @@ def measure(options: argparse.Namespace, deployment: Deployment) -> bool:
     rate = options.rate or most * options.share
     say(f"full load: {most:.0f} requests/s with {options.clients} clients; measured at {rate:.0f} requests/s")
     cells: dict[str, list[list[Answer]]] = defaultdict(list)
+    left: dict[str, int] = defaultdict(int)
     names = [BASE, *(name for name in options.variants or VARIANTS if name != BASE)]
     for number in range(options.rounds):
         for position, name in enumerate(turned(names, number)):
             state: AbstractContextManager[None] = getattr(states, name)()
             with state:
-                due = arrivals(rate, options.seconds, options.seed * 10_000 + number * 100 + position)
-                cells[name].append(asyncio.run(Load(url).run(due, lambda n: (TARGET, str(n), ""))))
+                seed = options.seed * 10_000 + number * 100 + position
+                # A tap, a container that stops and a queue that is filled leave the processors busy for a while.
+                opened(arrivals(rate, options.warm, seed))
+                cells[name].append(opened(arrivals(rate, options.seconds, seed)))
+                left[name] = max(left[name], states.waiting())
             failed = sum(not answer.good for answer in cells[name][-1])
             say(f"round {number + 1} of {options.rounds}: {name}, {failed} failed")
     told: dict[str, Any] = latencies({name: [a for each in cells[name] for a in each] for name in names})
-    ratios = compared(cells)
+    ratios = beside(cells, BASE, RATIOS)
     print(f"### The tap\n\nfull load {most:.0f} requests/s ({options.clients} clients), measured at {rate:.0f}\n")
-    print(f"{table('tap', told)}\n\n{ratio_table(ratios)}\n")
+    print(f"{table('tap', told)}\n\n{ratio_table(f'tap, beside {BASE}', ratios)}\n")
+    print(f"most messages left in its queue: {', '.join(f'{name} {number}' for name, number in left.items())}\n")
     options.out.mkdir(parents=True, exist_ok=True)
-    said = {"full_load": round(most, 1), "rate": round(rate, 1), "latencies": told, "ratios": ratios}
+    said = {
+        "full_load": round(most, 1),
+        "rate": round(rate, 1),
+        "latencies": told,
+        "ratios": {name: {share: asdict(r) for share, r in row.items()} for name, row in ratios.items()},
+    }
     (options.out / "tap.json").write_text(json.dumps(said, indent=1) + "\n")
     say(f"tap.json is in {options.out}")
     return not bad and not any(row["failed"] for row in told.values())
 
 
-def compared(cells: dict[str, list[list[Answer]]]) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """By variant and share: the median of the rounds' ratios to no tap at all, the least and the most."""
-
-    def of(name: str, share: float) -> list[float]:
-        return [percentile([answer.seconds for answer in answers], share) for answers in cells[name]]
-
-    found: dict[str, dict[str, tuple[float, float, float]]] = {}
-    for name in cells:
-        if name != BASE:
-            ratios = {label: ratio(of(name, share), of(BASE, share)) for label, share in RATIOS.items()}
-            found[name] = {label: (r.median, r.least, r.most) for label, r in ratios.items()}
-    return found
-
-
-def ratio_table(ratios: dict[str, dict[str, tuple[float, float, float]]]) -> str:
-    """Markdown, of `compared`."""
-    lines = [f"| tap, beside none | {' | '.join(RATIOS)} |", "| --- |" + " ---: |" * len(RATIOS)]
-    for name, row in ratios.items():
-        cells = (f"{median:.2f} ({least:.2f} to {most:.2f})" for median, least, most in row.values())
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def length(listing: str, queue: str) -> int:
+    """Messages that a queue holds at most, by `rabbitmqctl list_queues name arguments`. Raises Unmeasurable."""
+    row = next((line for line in listing.splitlines() if line.startswith(f"{queue}\t")), "")
+    found = re.search(r'"x-max-length"\D+([0-9]+)', row)
+    if found is None:
+        raise Unmeasurable(f"the broker names no length of {queue}: {row!r}")
+    return int(found[1])
 
 
 def turned(names: list[str], number: int) -> list[str]:
     """Each round begins with another one."""
     start = number % len(names)
     return names[start:] + names[:start]
-
-
-def docker(*arguments: str) -> None:
-    subprocess.run(["docker", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:
@@ -206,6 +203,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32, help="at once, to find the full load and to fill the queue")
     parser.add_argument("--probe", type=float, default=8, help="seconds to find the full load")
     parser.add_argument("--seconds", type=float, default=15, help="of each variant in a round, at most 120")
+    parser.add_argument("--warm", type=float, default=4, help="seconds of the same load before, which do not count")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)

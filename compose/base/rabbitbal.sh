@@ -10,8 +10,21 @@ export RABBITBAL_OPERATOR=${RABBITBAL_OPERATOR:-${SUDO_USER:-$(id -un)}}
 if ! docker image inspect rabbitbal/operator >/dev/null 2>&1; then
   docker compose build --quiet operator >&2
 fi
-terminal=()
-[[ -t 0 && -t 1 ]] || terminal=(-T)
 # Not run's own progress, and nothing of groups of workers that an overlay has made: it would be between the lines.
 export COMPOSE_IGNORE_ORPHANS=1
-exec docker compose --progress quiet run --rm --no-deps "${terminal[@]}" operator "$@"
+run=(docker compose --progress quiet run --rm --no-deps)
+if [[ -t 0 && -t 1 ]]; then
+  exec "${run[@]}" operator "$@"
+fi
+
+# Without a terminal of its own in the container, Ctrl-C would end compose before the command has said its last. So
+# compose runs in a session of its own, and the command is told.
+name=rabbitbal-operator-$$-$RANDOM
+setsid "${run[@]}" -T --name "$name" operator "$@" <&0 &
+trap 'docker kill --signal INT "$name" >/dev/null 2>&1 || true' INT TERM HUP
+while true; do
+  status=0
+  wait $! || status=$?
+  # A signal ends the wait, and not what is waited for.
+  kill -0 $! 2>/dev/null || exit "$status"
+done

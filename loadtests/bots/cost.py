@@ -15,7 +15,6 @@ for folder in ("wire", "services/runtime", "services/tap", "loadtests"):
     sys.path.insert(0, str(ROOT / folder))
 
 from bots.labelled import BEGAN, LASTING, THRESHOLD, WINDOW, observations  # noqa: E402 - found by the lines above
-
 from rabbitbal.tap.access_log import AccessLog  # noqa: E402
 from rabbitbal.tap.bots.scorer import Scorer  # noqa: E402
 from rabbitbal.tap.bots.watcher import Watcher  # noqa: E402
@@ -49,9 +48,9 @@ def messages(clients: int, requests: int, *, browser: bool) -> list[Observation]
 
 
 def timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    began = time.process_time()
     work()
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def main() -> None:
@@ -66,9 +65,8 @@ def main() -> None:
 
         took = timed(feed)
         judged = timed(lambda: [watcher.scorer.judge(BEGAN + 100) for _ in range(CLIENTS // 500)])  # noqa: B023 - at once
-        print(
-            f"{name} request and its answer: {took / REQUESTS * 1e6:.1f} µs; a judgement: {judged / CLIENTS * 1e6:.1f} µs"
-        )
+        each, verdict = took / REQUESTS * 1e6, judged / CLIENTS * 1e6
+        print(f"{name} request and its answer: {each:.1f} µs; a judgement: {verdict:.1f} µs")
     seen = messages(CLIENTS, CLIENTS * 3, browser=False)
     tracemalloc.start()
     watcher = Watcher(Scorer(CLIENTS, WINDOW, THRESHOLD, LASTING))

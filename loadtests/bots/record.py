@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import sys
 import tempfile
@@ -52,12 +53,12 @@ def sockets(number: int) -> Iterator[list[socket.socket]]:
         yield found
 
 
-async def record(tools: str, words: Path) -> tuple[list[str], bytes]:
+async def record(sessions: list[Session], tools: str, words: Path) -> tuple[list[str], bytes]:
     lines: list[str] = []
     robots = [b""]
     kept: Counter[str] = Counter()
     began = time.monotonic()
-    with sockets(len(SESSIONS)) as listening, tempfile.TemporaryDirectory() as directory:
+    with sockets(len(sessions)) as listening, tempfile.TemporaryDirectory() as directory:
         ports = {one.getsockname()[1]: address(number) for number, one in enumerate(listening)}
 
         def tell(scope: Scope, status: int, kind: str, body: bytes) -> None:
@@ -87,7 +88,7 @@ async def record(tools: str, words: Path) -> tuple[list[str], bytes]:
                         print(f"{session.tool}: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
                 print(f"{kept[ports[port]]:5} requests  {session.label:8}{session.tool}", flush=True)
 
-            await asyncio.gather(*(run(session, port) for session, port in zip(SESSIONS, ports, strict=True)))
+            await asyncio.gather(*(run(session, port) for session, port in zip(sessions, ports, strict=True)))
             await browser.close()
         server.should_exit = True
         await serving
@@ -98,21 +99,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tools", required=True, help="a Python that has scrapy")
     parser.add_argument("--words", default="/usr/share/dirb/wordlists/small.txt", help="list of words for the scanners")
+    parser.add_argument("--only", default="", help="record the clients whose names match this pattern alone")
+    parser.add_argument("--out", type=Path, default=DATA, help="directory of the log")
     options = parser.parse_args()
+    sessions = [session for session in SESSIONS if re.search(options.only, session.tool)]
+    out: Path = options.out
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as words:
         chosen = [word for word in Path(options.words).read_text(errors="replace").splitlines() if word.strip()]
         words.write("\n".join(chosen[:: max(1, len(chosen) // WORDS)][:WORDS]) + "\n")
         words.flush()
-        lines, robots = asyncio.run(record(options.tools, Path(words.name)))
-    DATA.mkdir(parents=True, exist_ok=True)
-    (DATA / "log.ndjson").write_text("".join(f"{one}\n" for one in lines))
-    (DATA / "robots.txt").write_bytes(robots)
+        lines, robots = asyncio.run(record(sessions, options.tools, Path(words.name)))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "log.ndjson").write_text("".join(f"{one}\n" for one in lines))
+    (out / "robots.txt").write_bytes(robots)
     clients = {
         address(number): {"tool": session.tool, "label": session.label, "held": session.held}
-        for number, session in enumerate(SESSIONS)
+        for number, session in enumerate(sessions)
     }
-    (DATA / "clients.json").write_text(json.dumps(clients, indent=1) + "\n")
-    print(f"{len(lines)} lines, {(DATA / 'log.ndjson').stat().st_size} bytes")
+    (out / "clients.json").write_text(json.dumps(clients, indent=1) + "\n")
+    print(f"{len(lines)} lines, {(out / 'log.ndjson').stat().st_size} bytes")
 
 
 if __name__ == "__main__":

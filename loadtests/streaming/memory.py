@@ -48,8 +48,8 @@ class Container:
         return Use(stat["total_rss"] + stat["total_shmem"], total)
 
 
-def containers(project: str) -> list[Container]:
-    """Those that run, of the services that carry the data. Raises Unmeasurable."""
+def containers(project: str, services: tuple[str, ...] = SERVICES) -> list[Container]:
+    """Those that run, of these services; by default those that carry the data. Raises Unmeasurable."""
     labels = (f"com.docker.compose.project={project}", "com.docker.compose.oneoff=False")
     listing = _docker("ps", "--quiet", *(f"--filter=label={label}" for label in labels)).split()
     if not listing:
@@ -59,7 +59,7 @@ def containers(project: str) -> list[Container]:
     return [
         Container(service, name.lstrip("/"), _cgroup(pid))
         for service, name, pid in lines
-        if service in SERVICES and pid != "0"  # 0: it is just being restarted
+        if service in services and pid != "0"  # 0: it is just being restarted
     ]
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from copies import EAST, parts_of
 from routing import MATCHED, table
-from trial.figures import Ratio, latencies, ratio
+from trial.figures import Ratio, beside, latencies, ratio, ratio_table
 from trial.figures import table as rows
 from trial.load import Answer, arrivals
 
@@ -41,6 +41,23 @@ def test_a_ratio_compares_round_by_round() -> None:
         ratio([], [])
     with pytest.raises(ValueError, match="zip"):
         ratio([1.0], [1.0, 2.0])
+
+
+def test_variants_are_compared_with_the_base_of_their_round() -> None:
+    """Each share for itself; the base has no row."""
+    cells = {
+        "base": [[Answer("", 200, seconds=n * scale) for n in (1, 2, 3)] for scale in (1.0, 10.0)],
+        "half": [[Answer("", 200, seconds=n * scale) for n in (1, 2, 3)] for scale in (1.5, 30.0)],
+    }
+    told = beside(cells, "base", ("p50", "max"))
+    assert told == {"half": {"p50": Ratio(2.25, 1.5, 3.0), "max": Ratio(2.25, 1.5, 3.0)}}
+    assert ratio_table("x", told).splitlines()[0::2] == [
+        "| x | p50 | max |",
+        "| half | 2.25 (1.50 to 3.00) | 2.25 (1.50 to 3.00) |",
+    ]
+    assert ratio_table("x", {}) == "| x |  |\n| --- |"
+    with pytest.raises(ValueError, match="zip"):
+        beside({"base": [], "half": cells["half"]}, "base", ("p50",))
 
 
 def test_arrivals_are_those_of_their_seed() -> None:

@@ -27,6 +27,15 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
+def docker(*arguments: str) -> str:
+    """Standard output. Raises CalledProcessError."""
+    return subprocess.run(["docker", *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def healthy(container: str) -> bool:
+    return docker("inspect", "--format", "{{.State.Health.Status}}", container).strip() == "healthy"
+
+
 class Deployment:
     """``overlays`` are compose files above the base one; ``workers`` the names of the services that run the demo."""
 

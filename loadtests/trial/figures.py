@@ -55,3 +55,27 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Ratio:
     if not ratios:
         raise ValueError("nothing was measured")
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+
+
+def beside(
+    cells: Mapping[str, Sequence[Sequence[Answer]]], base: str, shares: Sequence[str]
+) -> dict[str, dict[str, Ratio]]:
+    """By variant and share (`SHARES`): how many times as long as in the base, round by round. ``cells`` has the answers
+    of each round. Raises ValueError where a round is missing."""
+
+    def of(name: str, share: str) -> list[float]:
+        return [percentile([answer.seconds for answer in answers], SHARES[share]) for answers in cells[name]]
+
+    return {
+        name: {share: ratio(of(name, share), of(base, share)) for share in shares} for name in cells if name != base
+    }
+
+
+def ratio_table(what: str, ratios: Mapping[str, Mapping[str, Ratio]]) -> str:
+    """Markdown, of `beside`."""
+    shares = list(next(iter(ratios.values()), {}))
+    lines = [f"| {what} | {' | '.join(shares)} |", "| --- |" + " ---: |" * len(shares)]
+    for name, row in ratios.items():
+        cells = (f"{r.median:.2f} ({r.least:.2f} to {r.most:.2f})" for r in row.values())
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -61,6 +61,7 @@ def shared(directory: Path, app_dir: str, images: None) -> Iterator[Deployment]:
             directory,
             RABBITBAL_APP_DIR=app_dir,
             RABBITBAL_APP="probe:app",
+            RABBITBAL_BOTS_VERDICT="8",
             RABBITBAL_TIMEOUT="60",
             RABBITBAL_BROKER_GRACE="40",
         ),

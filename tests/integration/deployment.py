@@ -36,7 +36,9 @@ class Compose(DockerCompose):
         if (ROOT / ".env").exists():
             # The machine's own: base image, CA bundle.
             env_files.insert(0, ".env")
-        super().__init__(str(ROOT), ["docker-compose.yml", *overlays], env_file=env_files)
+        self.files = ["docker-compose.yml", *overlays]
+        self.env_files = env_files
+        super().__init__(str(ROOT), self.files, env_file=env_files)
 
     def run(self, *command: str) -> str:
         """Raises CalledProcessError; testcontainers logs what the command said."""
@@ -235,9 +237,20 @@ class Deployment:
         )
 
     def operating(self, *command: str) -> "subprocess.Popen[str]":
-        """The same while it goes on. The caller waits for its end."""
+        """`just rabbitbal COMMAND` while it goes on, in a process group of its own, as in a shell with its input and
+        output redirected. The caller waits for its end."""
         pipe = subprocess.PIPE
-        return subprocess.Popen(self._operator(*command), cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        files = {"COMPOSE_FILE": ":".join(self._compose.files), "COMPOSE_ENV_FILES": ",".join(self._compose.env_files)}
+        return subprocess.Popen(
+            [str(ROOT / "compose" / "base" / "rabbitbal.sh"), *command],
+            env=os.environ | files,
+            cwd=ROOT,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            start_new_session=True,
+        )
 
     def _operator(self, *command: str) -> list[str]:
         return [*self._compose.docker_compose_command(), "run", "--rm", "--no-deps", "-T", "operator", *command]

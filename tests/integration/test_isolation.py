@@ -192,9 +192,9 @@ def test_a_worker_may_do_in_the_broker_what_it_needs_and_no_more(shared: Deploym
 
 
 def test_there_is_no_guest(shared: Deployment, worker: Container) -> None:
-    """The broker knows the five roles and nobody else, and none of them administers it: one may look at its figures."""
+    """The broker knows the six roles and nobody else, and none of them administers it: one may look at its figures."""
     rows = [line.split("\t") for line in shared.rabbitmqctl("list_users").splitlines()[1:]]
-    expected = {"edge": "[]", "worker": "[]", "tap": "[]", "topology": "[]", "operator": "[monitoring]"}
+    expected = {"edge": "[]", "worker": "[]", "tap": "[]", "topology": "[]", "operator": "[monitoring]", "replay": "[]"}
     assert {row[0]: row[1] for row in rows} == expected
 
 

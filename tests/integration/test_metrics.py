@@ -29,10 +29,12 @@ THRESHOLD = re.compile(r" [<>] [0-9.]+$")
 ASKING = """
 import asyncio, json
 from pathlib import Path
+from rabbitbal.runtime import logs
 from rabbitbal.runtime.broker import Server
 from rabbitbal.tap.depth import Depths
 
 async def main():
+    logs.configure("tap", "test", "info")
     server = Server("amqp://tap@rabbitmq:5672/", Path("/run/secrets/tap/password"))
     depths = Depths(server, "test", {"absent": False, "missing": True, "default": False}, list)
     asking = asyncio.create_task(depths.run())
@@ -119,7 +121,8 @@ def test_figures_of_the_edge_and_of_both_workers_arrive(measured: Deployment) ->
         found = samples(measured)
         done = sum(found["rabbitbal_worker_requests_total"].values()) - before
         ended = sum(found["rabbitbal_edge_requests_closed_total"].values()) - closed
-        return found if (done, ended) == (60, 60) else None
+        # Those that asked whether the deployment answers may be in the same figures.
+        return found if done >= 60 and ended >= 60 else None
 
     found = eventually(counted, "the 60 requests are in the figures of edge and workers", 20)
     assert found is not None
@@ -187,7 +190,7 @@ def test_prometheus_answers_every_expression_of_the_rules_and_of_the_dashboard(m
     assert len(rules) == (ROOT / "compose" / "prometheus" / "rules.yml").read_text().count("- alert:")
     assert all(THRESHOLD.search(rule["query"]) for rule in rules)
     targets = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
-    assert len(targets) > 40
+    assert len(targets) >= 40
     expressions = {THRESHOLD.sub("", rule["query"]) for rule in rules}
     expressions |= {target.replace("$__rate_interval", INTERVAL) for target in targets}
     calls = [Call("/work?ms=5"), Call("/bytes/2000"), Call("/status/500"), Call("/probe/raises")]

@@ -334,6 +334,13 @@ async def test_figures_are_told_again_and_again_to_whoever_reads_events(bench: S
     assert not found.leaving
 
 
+async def test_figures_do_not_overtake_the_endings_that_they_count(bench: Streams) -> None:
+    """An event that is on its way leaves first: the books would miss it."""
+    bench.pending.refuse(Reason.BAD_REQUEST, b"")
+    await Figures("edge-1", bench.broker, bench.pending).leave()
+    assert [sent.envelope.kind for sent in bench.broker.notices] == [Kind.ENDED, Kind.FIGURES]
+
+
 async def test_the_last_figures_say_so(bench: Streams) -> None:
     """And that the broker does not take them keeps nobody."""
     figures = Figures("edge-1", bench.broker, bench.pending)

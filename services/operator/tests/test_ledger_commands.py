@@ -82,7 +82,7 @@ def test_balance_says_in_one_sentence_whether_the_books_balance(run: Callable[..
     """And what the tap has missed, with the cause."""
     last = run("balance").splitlines()[-1]
     assert last == (
-        "1 are open: 10 debits, 8 credits and 1 written off; the tap has missed 3 requests and 2 endings (overflow)"
+        "1 open: 10 debits, 8 credits and 1 written off; the tap has missed 3 requests and 2 endings (overflow)"
     )
     assert json.loads(run("balance", "--json"))["total"] == TOTAL
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rabbitbal.routes.document import RoutesError, load
-from rabbitbal.routes.policy import Delivery, Hedge, Mode, Redeliver, Sticky
+from rabbitbal.routes.policy import Bots, Delivery, Hedge, Mode, Redeliver, Sticky
 from rabbitbal.routes.question import question
 from rabbitbal.routes.table import Table
 
@@ -80,6 +80,15 @@ def test_defaults_count_where_a_route_says_nothing() -> None:
     assert [route.policy.mode for route in table.routes] == [Mode.ONE, Mode.FIRST, Mode.ONE]
 
 
+def test_suspects_are_served_unless_the_file_says_no() -> None:
+    table = routes(
+        "  - { name: a, match: { path: /a }, bots: refuse }\n  - { name: b, match: { path: /b }, bots: allow }\n"
+    )
+    assert [route.policy.bots for route in table.routes] == [Bots.REFUSE, Bots.ALLOW, Bots.ALLOW]
+    table = routes("  - { name: a, match: { path: /a }, bots: allow }\n", defaults="defaults: { bots: refuse }\n")
+    assert [route.policy.bots for route in table.routes] == [Bots.ALLOW, Bots.REFUSE]
+
+
 def test_a_cookie_is_issued_unless_the_file_says_no() -> None:
     table = routes("  - { name: a, match: { path: /a }, sticky: { cookie: c } }\n")
     assert table.routes[0].policy.sticky == Sticky("c", None, True)
@@ -133,6 +142,7 @@ def test_what_is_no_table(text: bytes, problem: str) -> None:
         ("  - { name: a, match: { path: /x }, mode: all, to: { path: 2 } }\n", "mode all needs a list of keys"),
         ("  - { name: a, match: { path: /x }, to: { path: 9 } }\n", "routes[0].to.path"),
         ("  - { name: a, match: { path: /x }, mode: frist }\n", "must be 'one', 'first', 'all' or 'shadow'"),
+        ("  - { name: a, match: { path: /x }, bots: ban }\n", "must be 'allow' or 'refuse'"),
         ("  - { name: a, match: { path: /x }, timeout: 1h }\n", "'1h' must be seconds, or read like 500ms, 30s or 5m"),
         ("  - { name: a, match: { path: /x }, timeout: 0 }\n", "3:46: routes[0].timeout: "),
         ("  - { name: a, match: { path: /x }, timeout: 3000 }\n", "1500"),

@@ -45,6 +45,7 @@ class Clients:
         group: str | None = None,
         attempt: int = 1,
         redelivered: bool = False,
+        edge: str = "edge-1",
     ) -> None:
         """One request and its ending. ``fields`` are a browser's unless they are given."""
         name, sent = str(next(self._ids)), int(self.now * 1000)
@@ -52,12 +53,10 @@ class Clients:
         all_fields = [(b"Host", b"shop.test"), (b"X-Forwarded-For", client.encode())]
         all_fields += [(field.encode(), value.encode()) for field, value in sends.items()]
         request = Request(method, target.encode(), all_fields)
-        asked = Envelope(
-            Kind.REQUEST, name, "edge-1", sent=sent, route="default", leg=leg, group=group, attempt=attempt
-        )
+        asked = Envelope(Kind.REQUEST, name, edge, sent=sent, route="default", leg=leg, group=group, attempt=attempt)
         self.see(Observation(self.now, asked, b"", redelivered=redelivered, request=request))
         if reason is not None:
-            ended = Envelope(Kind.ENDED, name, "edge-1", sent=sent, status=429, reason=reason, leg=leg, group=group)
+            ended = Envelope(Kind.ENDED, name, edge, sent=sent, status=429, reason=reason, leg=leg, group=group)
             self.see(Observation(self.now, ended, b"", redelivered=redelivered))
             return
         response = Response(status, [(b"Content-Type", kind.encode())], body)

@@ -87,7 +87,9 @@ def panels(pick: random.Random) -> dict[str, Any]:
         def pools() -> dict[str, Any]:
             return {name: {"slots": n // 3, "running": pick.randrange(n // 3 + 1)} for name, n in POOLS.items()}
 
-        workers = [{"id": name, "drained": False, "streams": 0, "pools": pools()} for name in sorted(WORKERS)]
+        workers: list[dict[str, Any]] = [
+            {"id": name, "drained": False, "streams": 0, "pools": pools()} for name in sorted(WORKERS)
+        ]
         sums = {
             name: {what: sum(w["pools"][name][what] for w in workers) for what in ("slots", "running")}
             for name in POOLS

@@ -7,6 +7,7 @@ from rabbitbal.tap.bots.agents import Calling, agent_of, poses
 from rabbitbal.tap.bots.history import Count
 from rabbitbal.tap.bots.probes import Probes, shipped
 from rabbitbal.tap.bots.robots import Robots
+from rabbitbal.wire import topology
 from rabbitbal.wire.envelope import Leg
 from rabbitbal.wire.reasons import Reason
 from tests.bots_clients import BROWSER, CHROME, SIGNED, Clients
@@ -29,11 +30,12 @@ def counted(clients: Clients, count: Count, client: str = "203.0.113.1") -> int:
 
 @pytest.mark.parametrize("leg", [Leg.HEDGE, Leg.SHADOW, Leg.ALL])
 def test_a_copy_is_no_request_of_a_client(clients: Clients, leg: Leg) -> None:
-    """Nor one that is sent a second time, or read a second time."""
+    """Nor one that is sent or read a second time, or that an operator replays."""
     clients.ask(leg=leg, group="g")
+    clients.ask("/.env", status=404, edge=topology.replayer("a1b2"))
     clients.ask(attempt=2)
     clients.ask(redelivered=True)
-    assert counted(clients, Count.REQUESTS) == 0
+    assert (counted(clients, Count.REQUESTS), len(clients.scorer)) == (0, 0)
 
 
 def test_of_copies_to_several_pools_the_first_counts(clients: Clients) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -79,19 +79,15 @@ async def looked_at(client: httpx.AsyncClient, viewers: int) -> None:
         await asyncio.sleep(0.05)
 
 
-async def events(response: httpx.Response, most: int) -> list[tuple[str, dict[str, Any]]]:
-    """The first so many, each with its name."""
-    found: list[tuple[str, dict[str, Any]]] = []
+async def events(response: httpx.Response) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
+    """As they come, each with its name."""
     name = ""
     async for line in response.aiter_lines():
         field, _, value = line.partition(": ")
         if field == "event":
             name = value
         elif field == "data":
-            found.append((name, json.loads(value)))
-        if len(found) == most:
-            break
-    return found
+            yield name, json.loads(value)
 
 
 async def test_a_viewer_gets_the_history_and_then_what_happens(served: tuple[Served, httpx.AsyncClient]) -> None:
@@ -102,18 +98,31 @@ async def test_a_viewer_gets_the_history_and_then_what_happens(served: tuple[Ser
         assert response.headers["content-type"].startswith("text/event-stream")
         assert response.headers["cache-control"] == "no-store"
         assert response.headers["x-accel-buffering"] == "no"
-        (first,) = await asyncio.wait_for(events(response, 1), PATIENCE)
-    assert first[0] == "history"
-    assert [row["id"] for row in first[1]["newest"]["rows"]] == ["before"]
-    async with client.stream("GET", "/api/events") as response:
+        told = events(response)
+        name, snapshot = await anext(told)
+        assert (name, [row["id"] for row in snapshot["newest"]["rows"]]) == ("history", ["before"])
         for number in range(50):
             it.request(f"id{number}")
-        told = await asyncio.wait_for(events(response, 4), PATIENCE)
-    names, snapshots = zip(*told, strict=True)
-    assert names[1:] == ("tick", "tick", "tick")
-    newest = [snapshot["newest"] for snapshot in snapshots if snapshot["newest"]["of"] == 50]
-    assert [(len(one["rows"]), one["shown"], one["rows"][0]["id"]) for one in newest] == [(20, 20, "id49")]
-    assert snapshots[-1]["requests"] == 51
+        while (newest := snapshot["newest"])["of"] != 50:
+            name, snapshot = await asyncio.wait_for(anext(told), PATIENCE)
+        assert name == "tick"
+        assert (len(newest["rows"]), newest["shown"], newest["rows"][0]["id"]) == (20, 20, "id49")
+        assert snapshot["requests"] == 51
+        name, snapshot = await anext(told)
+        assert (name, snapshot["newest"]) == ("tick", {"rows": [], "shown": 0, "of": 0})
+
+
+async def test_who_comes_later_sees_what_was_before(served: tuple[Served, httpx.AsyncClient]) -> None:
+    """Although somebody looks already, to whom it was shown."""
+    it, client = served
+    async with client.stream("GET", "/api/events") as sooner:
+        told = events(sooner)
+        it.request("before")
+        for _ in range(3):
+            await anext(told)
+        async with client.stream("GET", "/api/events") as later:
+            _, snapshot = await anext(events(later))
+    assert [row["id"] for row in snapshot["newest"]["rows"]] == ["before"]
 
 
 async def test_all_viewers_share_one_snapshot(served: tuple[Served, httpx.AsyncClient]) -> None:
@@ -152,7 +161,8 @@ async def test_a_viewer_that_does_not_read_is_not_buffered_for(served: tuple[Ser
         lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         lazy.sendall(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         async with client.stream("GET", "/api/events") as response:
-            told = await asyncio.wait_for(events(response, 5), PATIENCE)
+            stream = events(response)
+            told = [await asyncio.wait_for(anext(stream), PATIENCE) for _ in range(5)]
     assert [name for name, _ in told] == ["history", "tick", "tick", "tick", "tick"]
     gaps = [later[1]["at"] - sooner[1]["at"] for sooner, later in pairwise(told)]
     assert max(gaps) < 2000

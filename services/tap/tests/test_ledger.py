@@ -304,6 +304,47 @@ def test_the_books_hold_whatever_comes(
 # --- gaps
 
 
+_DEEDS = st.tuples(st.sampled_from(["open", "close", "close", "figures"]), st.booleans())
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(deeds=st.lists(_DEEDS, max_size=25))
+def test_booked_and_missed_are_what_the_edge_counted(
+    opened: Callable[[], Ledger], deeds: list[tuple[str, bool]]
+) -> None:
+    """Whichever messages are lost: at rest debits and those missed are the requests, and endings that were seen and
+    those missed are the endings. Nothing is called missing that was seen."""
+    ledger, at, pending, number, closed = opened(), 10_000, [], 0, 0
+    ledger.figures(at=at, opened=0, closed=0)
+    for deed, lost in deeds:
+        at += 2_000
+        if deed == "open":
+            pending.append(f"r{number}")
+            number += 1
+            message = request(pending[-1], sent=at)
+        elif deed == "close" and pending:
+            name = pending.pop(0)
+            closed += 1
+            message = response(name) if closed % 2 else ended(name, Reason.CLIENT_GONE)
+        else:
+            ledger.figures(
+                at=at, opened=number, closed=closed, pending=len(pending), oldest=at - 1 if pending else None
+            )
+            continue
+        if not lost:
+            ledger.book(message)
+    for _ in range(3):
+        at += 2_000
+        ledger.figures(at=at, opened=number, closed=closed, pending=len(pending), oldest=at - 1 if pending else None)
+    gaps = ledger.gaps()
+    missed = (sum(gap[0] for gap in gaps), sum(gap[1] for gap in gaps))
+    total = ledger.total()
+    assert total["debits"] + missed[0] == number
+    assert total["credits"] + total["unmatched"] + missed[1] == closed
+    ledger.check()
+    ledger.database.close()
+
+
 def test_what_an_edge_counts_and_nobody_saw_is_a_gap(ledger: Ledger) -> None:
     """Said when it is missing still at the next figures, once, with its number and why."""
     ledger.figures(at=1_000, opened=0, closed=0)

@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from rabbitbal.runtime.settings import SettingsError, read
+from rabbitbal.tap.access_log import AccessLog
 from rabbitbal.tap.ledger import schema
 from rabbitbal.tap.ledger.api import router
 from rabbitbal.tap.ledger.books import Books
@@ -63,7 +64,13 @@ async def test_what_was_seen_is_there_when_commit_returns(tmp_path: Path) -> Non
     first.close()
     second = books(tmp_path / "l.db")
     await second.prepare()
-    assert [line[0] for line in await second.open_lines(10)] == ["open"]
+    access = AccessLog(10, Redactor())
+    access.restore(await second.open_lines(10))
+    answer = Envelope(Kind.RESPONSE, "open", "worker-1", pool="main", sent=int(NOW * 1000) + 5)
+    payload = encode_response(Response(200, [], b""))
+    line = access.see(observe(NOW, answer, payload, None, redelivered=False))
+    assert line is not None
+    assert (line["method"], line["edge"], line["total_ms"], len(access)) == ("GET", "edge-1", 5, 0)
     second.close()
 
 
@@ -106,6 +113,35 @@ async def test_a_batch_that_waits_too_long_is_given_up_and_said(tmp_path: Path) 
     ]
     total = (await get(part, "balance")).json()["total"]
     assert (total["debits"], total["credits"]) == (1, 1)
+    part.close()
+
+
+async def test_a_defect_in_booking_costs_a_batch_and_not_the_tap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same messages would come again and again; they are counted as missed, and what comes next is booked."""
+    part = books(tmp_path / "l.db")
+    with monkeypatch.context() as patch:
+        patch.setattr("rabbitbal.tap.ledger.batch.book", lambda *_: 1 // 0)
+        see(part, "a")
+        await part.commit()
+    see(part, "b")
+    await part.commit()
+    gaps = (await get(part, "gaps")).json()["gaps"]
+    assert [(gap["debits"], gap["credits"]) for gap in gaps] == [(1, 1)]
+    assert (await get(part, "balance")).json()["total"]["debits"] == 1
+    part.close()
+
+
+async def test_an_edge_that_boasts_breaks_no_sum(tmp_path: Path) -> None:
+    """Counts of 63 bits, twice, would not fit into one of 64."""
+    part = books(tmp_path / "l.db")
+    for since in range(3):
+        figures = EdgeFigures(int(NOW * 1000) + since, since, (1 << 63) - 1, (1 << 63) - 1, (1 << 63) - 1, 0, None)
+        message = Envelope(Kind.FIGURES, "figures", "edge-1")
+        part.see(observe(NOW, message, encode_figures(figures), None, redelivered=False))
+        await part.commit()
+    assert (await get(part, "balance")).status_code == 200
     part.close()
 
 

@@ -86,6 +86,7 @@ class Message:
         self.reply_to = envelope.reply_to
         self.headers = envelope.headers()
         self.user_id: str | None = None
+        self.routing_key: str | None = "request.default"
         self.settled: list[str] = []
         self.channel_gone = False
         self.hold: asyncio.Event | None = None

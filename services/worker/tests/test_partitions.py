@@ -59,6 +59,7 @@ class Message:
         self.body = name.encode()
         self.redelivered = False
         self.user_id = None
+        self.routing_key = ""
         self.settled: list[str] = []
 
     async def ack(self) -> None:

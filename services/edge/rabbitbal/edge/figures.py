@@ -38,6 +38,8 @@ class Figures:
 
     async def _tell(self, patience: float, *, leaving: bool) -> None:
         payload = encode_figures(self._pending.figures(self._since, leaving=leaving))
+        # The events of endings that it counts may not have left yet; their tasks run now.
+        await asyncio.sleep(0)
         message = Envelope(Kind.FIGURES, "figures", self._edge, sent=int(time.time() * 1000))
         key = topology.figures_key("edge", self._edge)
         with contextlib.suppress(Disconnected):

@@ -213,7 +213,8 @@ class Caller:
             if envelope.attempt == call.attempt:
                 self._redelivered(call)
         elif envelope.kind is Kind.BODY and call.inlet and call.streaming == (envelope.app_id, envelope.attempt):
-            call.duration = envelope.duration or call.duration
+            # Until the head, where it says so: that is what the tap records.
+            call.duration = call.duration or envelope.duration
             call.inlet.receive(envelope.sequence, payload, more=bool(envelope.more), reason=envelope.reason)
 
     def _answered(self, call: _Call, envelope: Envelope, payload: bytes) -> None:

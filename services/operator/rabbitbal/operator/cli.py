@@ -7,7 +7,14 @@ import sys
 import structlog
 import typer
 
-from rabbitbal.operator import ledger_commands, pools_commands, record_commands, replay_commands, routes_commands, workers_commands
+from rabbitbal.operator import (
+    ledger_commands,
+    pools_commands,
+    record_commands,
+    replay_commands,
+    routes_commands,
+    workers_commands,
+)
 from rabbitbal.operator.errors import Failed, Misused
 from rabbitbal.operator.reach import say
 from rabbitbal.runtime.settings import SettingsError

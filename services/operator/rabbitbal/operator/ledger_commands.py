@@ -15,6 +15,8 @@ from rabbitbal.operator.tap import ask_tap
 app = typer.Typer(no_args_is_help=True, help="The tap's books: each request a debit, each ending a credit.")
 
 SHORTEST = 6
+# Of an id in a table: enough to ask for it, and it fits.
+SHOWN = 12
 _ID = re.compile(rf"[A-Za-z0-9_-]{{{SHORTEST},64}}")
 _COLUMNS = ("debits", "credits", "open", "duplicates", "late", "unmatched", "written_off")
 
@@ -67,7 +69,7 @@ def open_(limit: Limit = 50, as_json: AsJson = False) -> None:
         return
     heads = ("id", "age s", "attempt", "method", "target", "route", "edge", "pool", "worker")
     names = heads[2:]
-    rows = [[e["id"], e["age_ms"] / 1000, *(e[name] for name in names)] for e in found["entries"]]
+    rows = [[e["id"][:SHOWN], e["age_ms"] / 1000, *(e[name] for name in names)] for e in found["entries"]]
     typer.echo(table(heads, rows))
     typer.echo(f"{found['open']} open" + (f"; these are {len(rows)}" if len(rows) < found["open"] else ""))
 
@@ -90,11 +92,14 @@ def explain(
     else:
         state = "closed" if debit["closed"] else "open"
         typer.echo(printable(f"{found['id']}: {debit['method']} {debit['target']}, {state}"))
-        about = {name: debit[name] for name in ("host", "client", "agent", "route", "edge", "leg") if debit[name]}
+        about = {"came": _time(debit["sent"]) or _time(debit["at"])}
+        about |= {name: debit[name] for name in ("host", "client", "agent", "route", "edge", "leg") if debit[name]}
         typer.echo(printable("  " + ", ".join(f"{name} {value}" for name, value in about.items())))
-    rows = [*([_first(debit)] if debit else []), *map(_step, found["steps"]), *map(_credit, found["credits"])]
-    rows.sort(key=lambda row: str(row[0]))
-    typer.echo(table(("read at", "entry", "by", "attempt", "standing", "what"), rows))
+    rows = [(debit["at"], _first(debit))] if debit else []
+    rows += [(step["at"], _step(step)) for step in found["steps"]]
+    rows += [(credit["at"], _credit(credit)) for credit in found["credits"]]
+    rows.sort(key=lambda row: row[0])
+    typer.echo(table(("read at", "entry", "by", "attempt", "standing", "what"), [row for _, row in rows]))
     for gap in found["gaps"]:
         typer.echo(printable(f"around that time the tap missed {_gap(gap)}"))
 
@@ -134,7 +139,7 @@ def _sentence(total: dict[str, Any], missed: dict[str, dict[str, int]]) -> str:
     debits, credit, written_off = total["debits"], total["credits"], total["written_off"]
     sides = f"{debits} debits, {credit} credits"
     sides += f" and {written_off} written off" if written_off else ""
-    said = f"the books balance: {sides}" if not total["open"] else f"{total['open']} are open: {sides}"
+    said = f"the books balance: {sides}" if not total["open"] else f"{total['open']} open: {sides}"
     lost = [sum(gap[side] for gap in missed.values()) for side in ("debits", "credits")]
     if any(lost):
         causes = ", ".join(cause for cause, gap in missed.items() if any(gap.values()))
@@ -151,24 +156,29 @@ def _checked(total: dict[str, Any], counted: dict[str, int]) -> str:
 
 
 def _first(debit: dict[str, Any]) -> list[object]:
-    return [_time(debit["at"]), "debit", debit["edge"], 1, None, f"came {_time(debit['sent'])}"]
+    return [_clock(debit["at"]), "debit", debit["edge"], 1, None, None]
 
 
 def _step(step: dict[str, Any]) -> list[object]:
-    return [_time(step["at"]), step["kind"], step["sender"], step["attempt"], None, step["pool"]]
+    return [_clock(step["at"]), step["kind"], step["sender"], step["attempt"], None, step["pool"]]
 
 
 def _credit(credit: dict[str, Any]) -> list[object]:
     what = [str(value) for value in (credit["status"], credit["reason"]) if value is not None]
-    what += [f"{name} {credit[name]}" for name in ("worker", "pool") if credit[name]]
+    what += [f"{name} {credit[name]}" for name in ("worker", "pool") if credit[name] not in (None, credit["sender"])]
     if credit["app_us"] is not None:
         what.append(f"app {credit['app_us'] / 1000:.1f} ms")
     entry = f"credit ({credit['kind']})"
-    return [_time(credit["at"]), entry, credit["sender"], credit["attempt"], credit["standing"], ", ".join(what)]
+    return [_clock(credit["at"]), entry, credit["sender"], credit["attempt"], credit["standing"], ", ".join(what)]
 
 
 def _gap(gap: dict[str, Any]) -> str:
     return f"{gap['debits']} requests and {gap['credits']} endings of {gap['edge']} ({gap['cause']})"
+
+
+def _clock(milliseconds: int) -> str:
+    """The time of the day."""
+    return str(_time(milliseconds)).rpartition(" ")[2]
 
 
 def _time(milliseconds: int | None) -> str | None:

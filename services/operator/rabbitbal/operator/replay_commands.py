@@ -57,6 +57,7 @@ def replay(
         raise Failed(f"{pool} has no workers: nothing was sent")
     play = Replay(pool, fields, host, timeout, rules, Tally(left), details=diff)
     if exchanges:
+        say(f"replaying {len(exchanges)} request{'' if len(exchanges) == 1 else 's'} to {pool}; Ctrl-C ends it")
         course = asyncio.run(play.run(exchanges, chosen_pace, concurrency))
         record("pool.replayed", pool=pool, requests=course.sent, failed=play.tally.failed.total())
     else:

@@ -21,6 +21,8 @@ from rabbitbal.tap.stories import Stories
 PERIOD = 0.5
 MOST_VIEWERS = 32
 MOST_ROWS = 20
+MOST_AT_FIRST = 60
+"""Requests for one that begins to look: as many as the page shows."""
 # Snapshots that a viewer may miss and still have each second's figures.
 _MAY_MISS = int((RECENT - 2) / PERIOD)
 # Seconds for one snapshot to leave. Who does not read for so long has gone without saying so.
@@ -60,7 +62,7 @@ class Feed:
         return self._event
 
     def history(self) -> bytes:
-        """The same with each second that is remembered, for one that begins to look."""
+        """The same with each second and the newest requests that are remembered, for one that begins to look."""
         self._make()
         if not self._history:
             self._history = _event("history", self._made, self.snapshot())
@@ -71,7 +73,9 @@ class Feed:
         now = self._tick["at"] // 1000
         # Of the time before its start the tap knows nothing, which is not the same as no requests.
         first = max(now - SECONDS + 1, int(self._since))
-        return self._tick | {"series": self._live.series(first, now)}
+        rows, _ = self._stories.since(0, MOST_AT_FIRST)
+        newest = {"rows": rows, "shown": len(rows), "of": len(rows)}
+        return self._tick | {"series": self._live.series(first, now), "newest": newest}
 
     def _make(self) -> None:
         number = self.number()

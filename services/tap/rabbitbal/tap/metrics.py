@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from fastapi import APIRouter, Request
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -35,6 +35,9 @@ MOST_SERIES = 4000
 REMEMBERED = 10_000
 
 _LONGEST = 64
+
+# When each series began would be a series of its own, that nobody reads.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 T = TypeVar("T")
 

@@ -20,12 +20,15 @@ TIMEOUT = 5.0
 
 
 class Reporter:
-    """What is lost is said again ten seconds later, as all that holds is."""
+    """What is lost is said again after ``period`` seconds, as all that holds is."""
 
-    def __init__(self, tap: str, publisher: Publisher, in_force: Callable[[], list[Verdict]]) -> None:
+    def __init__(
+        self, tap: str, publisher: Publisher, in_force: Callable[[], list[Verdict]], period: float = REPEATED
+    ) -> None:
         self._tap = tap
         self._publisher = publisher
         self._in_force = in_force
+        self._period = period
         self._waiting: OrderedDict[str, Verdict] = OrderedDict()
         self._came = asyncio.Event()
         self.told = 0
@@ -48,7 +51,7 @@ class Reporter:
 
     async def _repeat(self) -> None:
         while True:
-            await asyncio.sleep(REPEATED)
+            await asyncio.sleep(self._period)
             for verdict in self._in_force():
                 self.tell(verdict)
 

@@ -15,6 +15,7 @@ from rabbitbal.tap.bots.scorer import Scorer
 from rabbitbal.tap.bots.watcher import Watcher
 from rabbitbal.tap.panels import Provider
 from rabbitbal.tap.settings import Settings
+from rabbitbal.wire.verdicts import REPEATED
 
 
 class Bots:
@@ -31,7 +32,9 @@ class Bots:
         )
         server = Server(settings.broker_url, settings.broker_password_file)
         publisher = Publisher(f"{tap} publishes verdicts", server)
-        self._reporter = Reporter(tap, publisher, lambda: self.scorer.suspects(time.time()))
+        # An edge must hear that a verdict goes on before it takes it for ended.
+        period = min(REPEATED, settings.bots_verdict / 3)
+        self._reporter = Reporter(tap, publisher, lambda: self.scorer.suspects(time.time()), period)
         self.watcher = Watcher(self.scorer, self._reporter.tell)
 
     def router(self) -> APIRouter:

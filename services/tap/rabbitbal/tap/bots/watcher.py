@@ -14,6 +14,7 @@ from rabbitbal.tap.bots.history import Count, History
 from rabbitbal.tap.bots.robots import Robots
 from rabbitbal.tap.bots.scorer import Scorer
 from rabbitbal.tap.observation import Observation
+from rabbitbal.wire import topology
 from rabbitbal.wire.envelope import Leg
 from rabbitbal.wire.fields import first
 from rabbitbal.wire.message import Request, Response
@@ -36,6 +37,7 @@ _ASSETS = (
 )  # fmt: skip
 _HTML = (b"text/html", b"application/xhtml+xml")
 _ROBOTS = "/robots.txt"
+_REPLAYERS = topology.replayer("")
 
 
 class Watcher:
@@ -53,7 +55,10 @@ class Watcher:
         if seen.redelivered:
             # It may have been counted, and to be accused twice for one request is worse than not at all.
             return
-        envelope = seen.envelope
+        envelope, line = seen.envelope, seen.line
+        if _is_replay(envelope.app_id) or (line is not None and _is_replay(line.get("edge") or "")):
+            # An operator asks again what clients asked once.
+            return
         # When it was sent, not when it was read: a tap that was away reads an hour in a second.
         at = seen.at if envelope.sent is None else min(envelope.sent / 1000, seen.at)
         if seen.request is not None and envelope.attempt == 1 and envelope.leg not in _NOT_ASKED:
@@ -64,7 +69,6 @@ class Watcher:
                 if envelope.leg is not Leg.FIRST or history.group != envelope.group:
                     history.group = envelope.group
                     self._asked(history, seen.request, at)
-        line = seen.line
         if line is not None and not line.get("unmatched") and line.get("leg") not in _NOT_ANSWERED:
             self._answered(line, seen.response)
 
@@ -72,9 +76,16 @@ class Watcher:
         """Look for suspects until cancelled."""
         while True:
             await asyncio.sleep(PERIOD)
-            for verdict in self.scorer.judge(time.time()):
-                log.info("tap.suspect", client=verdict.client, score=verdict.score, reasons=list(verdict.reasons))
-                self._told(verdict)
+            try:
+                self._judge()
+            except Exception:
+                # A defect here must not end the log and the books.
+                log.exception("tap.defect", part=type(self).__name__)
+
+    def _judge(self) -> None:
+        for verdict in self.scorer.judge(time.time()):
+            log.info("tap.suspect", client=verdict.client, score=verdict.score, reasons=list(verdict.reasons))
+            self._told(verdict)
 
     def _asked(self, history: History, request: Request, at: float) -> None:
         fields = {name.lower() for name, _ in request.fields}
@@ -138,6 +149,10 @@ class Watcher:
             history.add(Count.HTML)
             if not line.get("referer"):
                 history.add(Count.UNLINKED)
+
+
+def _is_replay(edge: str) -> bool:
+    return edge.startswith(_REPLAYERS)
 
 
 def _path(target: str) -> str:

@@ -54,6 +54,7 @@ class Books:
         self._patience = patience
         self._retention = retention
         self._clock = Clock()
+        self._clock.broken(int(time.time() * 1000))
         self._was_up = False
         self._batch = Batch()
         self._missed = Missed()
@@ -91,7 +92,7 @@ class Books:
     # --- what is kept
 
     async def commit(self) -> None:
-        """Write what was seen. Returns when it is written, or given up."""
+        """Write what was seen until now. Returns when it is written, or given up."""
         # The tap stops while a batch is being written: what is behind it waits for it.
         async with self._committing:
             await self._commit()
@@ -118,9 +119,17 @@ class Books:
                     return
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
+            except Exception:
+                # A defect of ours, and the same messages would come again for ever: what they were is a gap.
+                log.exception("ledger.defect")
+                self._missed.add(missed, missed.since or 0)
+                self._lose(batch)
+                return
             else:
                 self.booked += batch.size
                 self._succeeded()
+                # What came meanwhile is acknowledged later.
+                return
 
     def _write(self, batch: Batch, missed: Missed, connection: Connection) -> None:
         now = int(time.time() * 1000)
@@ -147,6 +156,9 @@ class Books:
         if time.monotonic() >= self._next_try:
             self._next_try = time.monotonic() + RETRY
         self._given_up = True
+        self._lose(batch)
+
+    def _lose(self, batch: Batch) -> None:
         self.given_up += batch.size
         self._missed.add(batch.missed(), int(time.time() * 1000))
 

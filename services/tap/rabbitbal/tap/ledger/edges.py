@@ -23,6 +23,8 @@ SILENCE = 30_000
 LEFT = 4_000
 # Between what an edge calls its oldest request and what a request calls its beginning.
 MARGIN = 1_000
+# An edge may say what it likes; sums of it must stay numbers of 64 bits.
+MOST_MISSED = 10**12
 # Entries that are written off in one transaction.
 MOST_WRITTEN_OFF = 2_000
 
@@ -81,8 +83,8 @@ def compare(known: Edge, figures: EdgeFigures, begun: int, cause: str, now: int)
     if fresh and known.since is not None:
         # It counts anew.
         known = Edge(known.edge, known.heard)
-    lacking_debits = max(0, figures.opened - known.debits)
-    lacking_credits = max(0, figures.closed - known.endings)
+    lacking_debits = min(max(0, figures.opened - known.debits), MOST_MISSED)
+    lacking_credits = min(max(0, figures.closed - known.endings), MOST_MISSED)
     edge = replace(
         known,
         since=figures.since,

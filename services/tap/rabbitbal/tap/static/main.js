@@ -8,6 +8,7 @@ import { Story } from "./story.js";
 import { clock, count, duration, put, rate, took } from "./text.js";
 
 const LATE = 2; // seconds that the tap may be behind before the page says so
+const BEHIND = 2000; // messages, more than it takes at a time
 const find = id => document.getElementById(id);
 const root = document.documentElement;
 const history = new History();
@@ -36,6 +37,7 @@ function receive(snapshot, whole) {
   requests.take(snapshot.newest, whole);
   newest = snapshot;
   tap = snapshot.tap;
+  story.books = Boolean(snapshot.panels.books && !snapshot.panels.books.error);
   drawing ||= requestAnimationFrame(draw);
 }
 
@@ -61,10 +63,11 @@ function figure(name, [value, unit]) {
 }
 
 /** What is not as it should be, in one line. */
-function note({ lag, connected, bad }) {
+function note({ lag, connected, bad, panels }) {
   const told = [];
   if (connected === false) told.push("The tap has lost the broker");
   if (lag > LATE) told.push(`The tap lags ${lag.toFixed(1)} s behind`);
+  if (panels.queues?.log > BEHIND) told.push(`${count(panels.queues.log)} messages wait for the tap`);
   if (bad) told.push(`${count(bad)} bad messages`);
   put(find("note"), told.join(" · "));
 }

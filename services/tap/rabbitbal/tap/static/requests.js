@@ -137,7 +137,7 @@ export class Requests {
     } else if (this.shown) {
       parts.push("Each request is shown");
     }
-    if (this.held && this.shown) {
+    if (this.held && (this.shown || this.fresh)) {
       parts.push(`held${this.paused ? " by pause" : ""}${this.fresh ? `, ${count(this.fresh)} newer` : ""}`);
     }
     put(this.sampled, parts.join(" · "));

@@ -17,6 +17,7 @@ export class Story {
     this.title = dialog.querySelector("h2");
     this.body = dialog.querySelector(".body");
     this.asked = null;
+    this.books = false; // whether the tap keeps any
   }
 
   /** Shows the request that the address names, or closes. */
@@ -56,7 +57,7 @@ export class Story {
     const line = make("p", "asked", "", make("b", "", story.method ?? ""), make("span", "target", ` ${safe(story.target ?? "(it has not ended yet)")}`));
     const parts = [line, this.verdict(story), gantt(story), steps(story), facts(story)];
     if (story.copies?.length) parts.push(copies(story.copies));
-    if (story.ledger) parts.push(make("p", "soft", "", link(`/api/ledger/requests/${encodeURIComponent(story.id)}`, "Its entries in the books")));
+    if (this.books) parts.push(make("p", "soft", "", link(`/api/ledger/requests/${encodeURIComponent(story.id)}`, "Its entries in the books")));
     this.body.replaceChildren(...parts.filter(Boolean));
   }
 
@@ -90,11 +91,11 @@ export function spans(story) {
     const answer = head ?? response;
     const over = (response ?? ended ?? lost)?.at ?? end;
     const start = answer?.app_ms != null ? Math.max(published.at, answer.at - answer.app_ms) : claim?.at ?? null;
-    const tag = attempts.length > 1 ? `, attempt ${attempt}` : "";
+    const tag = attempts.length > 1 ? ` #${attempt}` : "";
     found.push({ lane: "queue", name: `queue${tag}`, from: published.at, to: start ?? over });
     if (start == null) continue;
     const who = short((answer ?? claim).by);
-    found.push({ lane: lost && !answer ? "lost" : "worker", name: `worker ${who}${tag}`, from: start, to: head?.at ?? over });
+    found.push({ lane: lost && !answer ? "lost" : "worker", name: `${lost && !answer ? "lost" : "worker"} ${who}${tag}`, from: start, to: head?.at ?? over });
     if (head) found.push({ lane: "stream", name: "body", from: head.at, to: (ended ?? response)?.at ?? end });
   }
   return { begin, end, found };
