@@ -286,8 +286,9 @@ def test_hostile_text_is_shown_as_text(deployment: Deployment, page: Page) -> No
     """Markup, quotes, bytes that are no UTF-8 and text that turns its direction do nothing in the list or the story."""
     key = uuid4().hex[:10]
     script, image = "<script>document.title='owned'</script>", "<img/src=x/onerror=document.title='owned'>"
-    hostile = f"/echo?key={key}&{script}\"'>{image}\xff\xfe\xe2\x80\xae"
-    agent = ("User-Agent", "<svg onload=document.title='owned'>")
+    hostile = f"/echo?key={key}&{script}\"'>{image}%00%ff%e2%80%ae"
+    # Bytes that are no UTF-8, and U+202E, which turns the direction of what follows.
+    agent = ("User-Agent", "<svg onload=document.title='owned'>\xff\xe2\x80\xae")
     apart(send, deployment.http, Call(hostile, fields=(agent,)), 10)
     expect(row(page, key)).to_contain_text(script, timeout=PATIENCE)
     # The list holds still under the pointer.

@@ -187,6 +187,17 @@ def test_a_repeated_message_changes_nothing(ledger: Ledger) -> None:
     ledger.check()
 
 
+def test_a_head_that_comes_before_its_request_tells_the_worker(ledger: Ledger) -> None:
+    """And a claim that comes again tells nothing new, whoever has the request now."""
+    ledger.book(head("a"))
+    ledger.book(request("a"))
+    assert [row["name"] for row in ledger.balance("worker")["accounts"]] == ["worker-1"]
+    ledger.book(head("a", "worker-2"))
+    ledger.book(head("a"))
+    assert [row["name"] for row in ledger.balance("worker")["accounts"] if row["debits"]] == ["worker-2"]
+    ledger.check()
+
+
 def test_two_answers_of_one_request_are_a_duplicate(ledger: Ledger) -> None:
     """Of another worker, or of another attempt of the same."""
     ledger.book(request("a"), response("a"))
@@ -276,7 +287,7 @@ _MESSAGES = st.one_of(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(_MESSAGES, max_size=6), max_size=5), data=st.data())
 def test_the_books_hold_whatever_comes(
     opened: Callable[[], Ledger], batches: list[list[Envelope]], data: st.DataObject

@@ -249,6 +249,19 @@ def test_an_age_has_a_unit(age: str, seconds: float) -> None:
     assert read(Settings, {"RABBITBAL_LEDGER_AGE": age}).ledger_seconds() == seconds
 
 
+async def test_a_file_shrinks_when_requests_are_forgotten(tmp_path: Path) -> None:
+    """Its empty pages go back to the file system."""
+    part = books(tmp_path / "l.db")
+    for number in range(2_000):
+        see(part, f"r{number}")
+    await part.commit()
+    pages = "PRAGMA page_count"
+    before = part.database.written(lambda connection: connection.exec_driver_sql(pages).scalar_one())
+    assert await Retention(0, 1 << 30).look(part.database) == 2_000
+    assert part.database.written(lambda connection: connection.exec_driver_sql(pages).scalar_one()) < before / 2
+    part.close()
+
+
 # --- the clock of the messages
 
 

@@ -70,8 +70,15 @@ def book(connection: Connection, segment: Segment, now: int) -> Booked:
     entries = {entry.id: entry for entry in load(connection, segment.ids())}
     before = {name: _State.of(entry) for name, entry in entries.items() if entry.debit or entry.credits}
     new_debits = _open(segment, entries)
+    opened = {debit.id for debit in new_debits}
+    noted = _steps(connection, segment, new_debits)
+    for step in noted.values():
+        # What was read before the request itself says who has it, too. All else was noted when it was new.
+        if step.id in opened:
+            _note(entries, step)
     for step in segment.steps.values():
-        _note(entries, step)
+        if step.name not in noted:
+            _note(entries, step)
     for credit in segment.credits.values():
         entries.setdefault(credit.id, Entry(credit.id)).add(credit)
     new_credits, changed_credits, changed_debits = [], [], []
@@ -156,6 +163,18 @@ def _open(segment: Segment, entries: dict[str, Entry]) -> list[Debit]:
             entry.debit, entry.edge, entry.route, entry.client = True, debit.edge, debit.route, debit.client
             new.append(debit)
     return new
+
+
+def _steps(connection: Connection, segment: Segment, new: Sequence[Debit]) -> dict[tuple[str, str, int, str], Step]:
+    """Those that are in the tables already, of requests that are new or have steps now."""
+    ids = list(dict.fromkeys([*(debit.id for debit in new), *(step.id for step in segment.steps.values())]))
+    found = {}
+    for start in range(0, len(ids), PORTION):
+        some = schema.steps.c.id.in_(ids[start : start + PORTION])
+        for row in connection.execute(select(schema.steps).where(some).order_by(schema.steps.c.at)):
+            step = Step(*row)
+            found[step.name] = step
+    return found
 
 
 def _note(entries: dict[str, Entry], step: Step) -> None:

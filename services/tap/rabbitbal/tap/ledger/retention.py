@@ -90,9 +90,9 @@ class Retention:
 
 
 def _shrink(connection: Connection) -> None:
-    """Give a file's empty pages back. The driver goes on only while its rows are fetched, though there are none."""
-    driver: Any = connection.connection.driver_connection
-    driver.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
+    """Give a file's empty pages back, one by one: the driver takes one step of a statement without rows."""
+    for _ in range(min(_PAGES, connection.execute(text("PRAGMA freelist_count")).scalar_one())):
+        connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
 
 
 def used(connection: Connection) -> int:
