@@ -130,7 +130,7 @@ def test_a_worker_listens_on_nothing(shared: Deployment, worker: Container) -> N
     assert {int(remote.partition(":")[2], 16) for remote in established} == {5672}
 
 
-def test_only_nginx_and_the_tap_have_published_ports_and_only_on_the_loopback(shared: Deployment, worker: Container) -> None:
+def test_only_nginx_and_the_tap_have_ports_and_only_on_the_loopback(shared: Deployment, worker: Container) -> None:
     published = {
         (container.service, port, binding["HostIp"])
         for container in shared.containers()

@@ -26,7 +26,9 @@ class Reader:
     """``parts`` see each message, one after the other. What they want to have kept `keep` writes down; only when it
     returns are the messages acknowledged, so those that are not kept are read again by the next tap."""
 
-    def __init__(self, parts: Sequence[Part], prefetch: int, keep: Callable[[], Awaitable[None]] = nothing_to_keep) -> None:
+    def __init__(
+        self, parts: Sequence[Part], prefetch: int, keep: Callable[[], Awaitable[None]] = nothing_to_keep
+    ) -> None:
         self._parts = parts
         self._prefetch = prefetch
         self._keep = keep
