@@ -116,7 +116,8 @@ class Watcher:
         host = (first(request.fields, b"host") or b"").decode("latin-1")
         if not self.robots.allow(host, agent, path):
             history.add(Count.DISALLOWED)
-            history.forbidden = probes.shown(path)
+            # What is behind a semicolon may be a session's secret (`;jsessionid=`).
+            history.forbidden = probes.shown(path.partition(";")[0])
 
     def _answered(self, line: dict[str, Any], response: Response | None) -> None:
         history = self.scorer.known(client_in(line.get("client")) or "")
