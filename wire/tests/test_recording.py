@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rabbitbal.wire.errors import WireError
@@ -44,7 +44,6 @@ def exchanges(draw: st.DrawFn) -> Exchange:
     )
 
 
-@settings(deadline=None)
 @given(exchanges())
 def test_a_line_reads_back_as_what_was_written(exchange: Exchange) -> None:
     """Every byte of both messages, and it is one line of ASCII."""
@@ -119,7 +118,6 @@ def test_what_is_no_line_of_ours_is_refused_in_words(line: str, words: str) -> N
         decode_exchange(line)
 
 
-@settings(deadline=None)
 @given(
     st.text()
     | st.recursive(

@@ -292,7 +292,7 @@ class Life:
         assert found.pending == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(steps, max_size=25))
 def test_over_any_life_each_request_is_opened_once_and_closed_once(lives: list[tuple[object, ...]]) -> None:
     """`opened` less `closed` are the pending requests that a pool was given, at every step."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rabbitbal.operator import har
@@ -68,7 +68,6 @@ def exchanges(draw: st.DrawFn) -> Exchange:
     )
 
 
-@settings(deadline=None)
 @given(exchanges())
 def test_an_archive_reads_back_as_what_was_written(exchange: Exchange) -> None:
     """Every byte of both messages, and their order."""
@@ -286,7 +285,6 @@ ANY = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(ANY, st.sampled_from(("request", "response", "startedDateTime", "timings", "time", "_rabbitbal")))
 def test_whatever_an_entry_holds_it_is_read_or_refused(value: object, member: str) -> None:
     """Never another error than the one that names what is wrong."""

@@ -287,7 +287,7 @@ _MESSAGES = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(_MESSAGES, max_size=6), max_size=5), data=st.data())
 def test_the_books_hold_whatever_comes(
     opened: Callable[[], Ledger], batches: list[list[Envelope]], data: st.DataObject
@@ -318,7 +318,7 @@ def test_the_books_hold_whatever_comes(
 _DEEDS = st.tuples(st.sampled_from(["open", "close", "close", "figures"]), st.booleans())
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(deeds=st.lists(_DEEDS, max_size=25))
 def test_booked_and_missed_are_what_the_edge_counted(
     opened: Callable[[], Ledger], deeds: list[tuple[str, bool]]
