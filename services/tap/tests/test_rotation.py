@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -105,26 +106,30 @@ def test_a_pipe_that_nobody_reads_does_not_block(path: Path) -> None:
     assert [found.name for found in path.parent.iterdir()] == ["access.log"]
 
 
-@pytest.fixture
-def small_disk() -> Iterator[int]:
-    """The kernel writes no file longer than this for us, as on a disk that is full: a part, and then an error."""
-    limit = 100
+@contextmanager
+def small_disk(limit: int) -> Iterator[None]:
+    """The kernel writes no file longer than this for us, as on a disk that is full: a part, and then an error. It counts
+    for the whole process, and so for the test runner's own output, too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
-def test_a_full_disk_leaves_no_half_line(path: Path, small_disk: int) -> None:
+def test_a_full_disk_leaves_no_half_line(path: Path) -> None:
     """What did not fit is gone as a whole, so the next line begins as one."""
     file = RotatedFile(path, 10_000, keep=1)
-    file.write(lines(0, 10))
-    with pytest.raises(OSError, match="File too large"):
-        file.write(lines(10, 30))
-    assert path.read_bytes() == b"".join(lines(0, 10))
-    file.write(lines(30, 32))
+    with small_disk(100):
+        file.write(lines(0, 10))
+        with pytest.raises(OSError, match="File too large"):
+            file.write(lines(10, 30))
+        first = path.read_bytes()
+        file.write(lines(30, 32))
     file.close()
+    assert first == b"".join(lines(0, 10))
     assert path.read_bytes() == b"".join(lines(0, 10) + lines(30, 32))
-    assert path.stat().st_size <= small_disk
+    assert path.stat().st_size <= 100

@@ -108,7 +108,7 @@ export class Panels {
       if (pool.slots) told.push(`${count(pool.running)} of ${count(pool.slots)} slots`);
       if (pool.waiting != null) told.push(`${count(pool.waiting)} in the queue`);
       if (pool.wait?.[0] != null) told.push(`wait ${took(pool.wait[0])}, p95 ${took(pool.wait[1])}`);
-      if (pool.desired != null) told.push(`wants ${count(pool.desired)} workers`);
+      if (pool.desired != null) told.push(`wants ${count(pool.desired)} worker${pool.desired === 1 ? "" : "s"}`);
       put(row.detail, facts(told));
     });
     this.cards.pools.classList.toggle("bare", !all.size);
