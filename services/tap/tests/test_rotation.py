@@ -108,8 +108,8 @@ def test_a_pipe_that_nobody_reads_does_not_block(path: Path) -> None:
 
 @contextmanager
 def small_disk(limit: int) -> Iterator[None]:
-    """The kernel writes no file longer than this for us, as on a disk that is full: a part, and then an error. It counts
-    for the whole process, and so for the test runner's own output, too."""
+    """The kernel writes no file longer than this for us, as on a disk that is full: a part, and then an error. It is so
+    for the whole process, and for the test runner's own output, too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
