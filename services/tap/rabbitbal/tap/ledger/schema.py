@@ -180,7 +180,8 @@ SELECT d.id AS id, d.sent AS began, c.sent AS ended, d.method AS method, d.targe
   d.client AS client, d.agent AS agent, d.referer AS referer, d.route AS route, d.edge AS edge, d.leg AS leg,
   d.grouped AS "group", d.part AS "partition", d.upgrade AS upgrade, d.request_bytes AS request_bytes,
   c.status AS status, c.reason AS reason, c.worker AS worker, c.pool AS pool, c.attempt AS attempt, c.bytes AS bytes,
-  c.app_us / 1000.0 AS app_ms, c.sent - d.sent AS total_ms
+  c.app_us / 1000.0 AS app_ms, c.sent - d.sent AS total_ms,
+  CASE WHEN c.sent - d.sent < c.app_us / 1000.0 THEN 0 ELSE c.sent - d.sent - c.app_us / 1000.0 END AS queue_ms
 FROM debits d JOIN credits c ON c.id = d.id AND c.standing = 'first'
 """
 
